@@ -1,0 +1,77 @@
+//! The one door into the control loop: requests with a place for the answer.
+//!
+//! The API and the signal handlers hold a [`Handle`]; the loop owns all state and answers in order.
+
+use std::net::SocketAddr;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::model::{Backend, Config, Protocol};
+use crate::report::{Changed, Error, ErrorKind, Explanation, Status};
+
+/// Who asked: `uid 1000`, `signal`, `file`.
+pub type Actor = String;
+
+#[derive(Debug)]
+pub enum Request {
+    Status(Reply<Status>),
+    /// The configuration in force, with what the CLI changed.
+    Config(Reply<Config>),
+    Apply {
+        config: Box<Config>,
+        actor: Actor,
+        reply: Reply<Changed>,
+    },
+    /// Read the configuration file again (SIGHUP).
+    Reload {
+        actor: Actor,
+        reply: Reply<Changed>,
+    },
+    Backend {
+        service: String,
+        change: BackendChange,
+        actor: Actor,
+        reply: Reply<Changed>,
+    },
+    Explain {
+        protocol: Protocol,
+        client: SocketAddr,
+        vip: SocketAddr,
+        reply: Reply<Explanation>,
+    },
+}
+
+#[derive(Debug)]
+pub enum BackendChange {
+    Add(Backend),
+    Remove { name: String },
+    Weight { name: String, weight: u16 },
+    Drain { name: String, reason: Option<String> },
+    Ready { name: String },
+}
+
+pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Request>);
+
+impl Handle {
+    /// A handle, and the end the loop reads.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Request>) {
+        let (sender, receiver) = mpsc::channel(64);
+        (Self(sender), receiver)
+    }
+
+    /// Sends the request that `make` builds around a reply and waits for the answer.
+    pub async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+        let gone = || Error {
+            kind: ErrorKind::Internal,
+            message: "the daemon is shutting down".into(),
+            hint: Some("start it again with `lb run`".into()),
+        };
+        let (reply, answer) = oneshot::channel();
+        self.0.send(make(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}

@@ -1,0 +1,4 @@
+//! Holdfast's daemon and command-line tool.
+pub mod config;
+pub mod control;
+pub mod report;

@@ -1,0 +1,198 @@
+//! The JSON that the daemon answers and `-o json` prints: one stable shape for both.
+//!
+//! Fields are only ever added. Times are milliseconds; shares are 0 to 1; addresses are text.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::model::{Frontend, Mode};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub revision: u64,
+    pub uptime_ms: u64,
+    pub interfaces: Vec<Interface>,
+    /// What is wrong and what to do, worst first.
+    pub warnings: Vec<Warning>,
+    pub services: Vec<Service>,
+    pub counters: Counters,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    pub name: String,
+    pub index: u32,
+    /// `native` or `generic`.
+    pub xdp: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Warning {
+    /// `SERVICE` or `SERVICE/NAME`, or `node`.
+    pub subject: String,
+    pub message: String,
+    /// The command to run next, if there is one.
+    pub next: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub name: String,
+    pub mode: Mode,
+    pub listen: Vec<Frontend>,
+    /// Slots of its Maglev table.
+    pub table_slots: u32,
+    pub backends_serving: u32,
+    pub backends_total: u32,
+    pub packets: u64,
+    pub bytes: u64,
+    /// New flows: TCP SYNs, and UDP flows in `nat`.
+    pub new_flows: u64,
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    pub name: String,
+    pub address: IpAddr,
+    pub port: Option<u16>,
+    pub weight: u16,
+    pub health: Health,
+    /// `ready` or `drain`: what the operator wants.
+    pub admin: Admin,
+    /// What the dataplane does with it now: `serving`, `draining`, `drained`, `down`, `returning`.
+    pub state: BackendState,
+    /// Share of its new flows it takes now, 0 to 1.
+    pub admit: f64,
+    /// Share of the table's slots.
+    pub expected: f64,
+    /// Share of the service's new flows since start.
+    pub share: f64,
+    pub packets: u64,
+    pub bytes: u64,
+    pub new_flows: u64,
+    /// Live NAT connections or recorded flows to it; `None` where not known.
+    pub flows: Option<u64>,
+    /// Next hop as resolved: MAC, or why there is none.
+    pub next_hop: NextHop,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NextHop {
+    pub interface: Option<String>,
+    pub mac: Option<String>,
+    /// Router on the way, where the server is not on-link.
+    pub via: Option<IpAddr>,
+    pub problem: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    pub state: HealthState,
+    /// Milliseconds in this state.
+    pub since_ms: u64,
+    /// Consecutive results that agree with the last one.
+    pub streak: u32,
+    /// Text of the last failing probe, e.g. `refused: connection refused on 10.0.0.12:80`.
+    pub last_failure: Option<String>,
+    /// Latency of the last successful probe.
+    pub latency_ms: Option<f64>,
+    /// First failing probe to the word written, of the last failure.
+    pub detection_ms: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthState {
+    Unknown,
+    Up,
+    Down,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub enum Admin {
+    Ready,
+    Drain {
+        reason: Option<String>,
+        actor: String,
+        /// Milliseconds since it was asked for.
+        since_ms: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    Serving,
+    Draining,
+    Drained,
+    Down,
+    Returning,
+}
+
+/// Node-wide counters: `received = sent + passed + Σ drops`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Packets sent to backends, and replies sent to clients.
+    pub sent: u64,
+    pub verdicts: Vec<NamedCount>,
+    /// Not verdicts: flow-table look-ups, inserts, port collisions and the like.
+    pub events: Vec<NamedCount>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedCount {
+    pub name: String,
+    /// `pass`, `drop`, `send` or `event`.
+    pub kind: String,
+    pub count: u64,
+    /// What it means and what to do, one sentence.
+    pub help: String,
+}
+
+/// Answer to a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    pub revision: u64,
+    /// One line for each thing that changed; empty when nothing did.
+    pub changes: Vec<String>,
+    /// Things that are as asked but look unwise.
+    pub warnings: Vec<String>,
+}
+
+/// Which backend a flow goes to, and every step of why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub service: Option<String>,
+    pub backend: Option<String>,
+    /// `sent`, or the verdict's name.
+    pub verdict: String,
+    /// What a first packet (SYN) and what a packet of an existing flow would get, where they differ.
+    pub existing_backend: Option<String>,
+    pub hash: String,
+    pub slot: Option<u32>,
+    pub steps: Vec<String>,
+}
+
+/// Every error of the API, and of `-o json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// `invalid`, `not-found`, `conflict`, `refused`, `internal`.
+    pub kind: ErrorKind,
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    Invalid,
+    NotFound,
+    Conflict,
+    Refused,
+    Internal,
+}
