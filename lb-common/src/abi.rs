@@ -1,0 +1,518 @@
+//! The maps: names, element types and their layout, shared by the program and the daemon.
+//!
+//! All types are plain data with explicit padding; a change of any size or meaning raises
+//! [`ABI_VERSION`]. IP addresses are four words as they lie in a packet (network byte order); an
+//! IPv4 address is the first word, the others zero. Ports are as they lie in a packet, too.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Version of everything in this module.
+pub const ABI_VERSION: u32 = 1;
+
+/// An IP address as four words of network-order bytes; IPv4 in the first.
+pub type Address = [u32; 4];
+
+/// Steps of the re-hash walk, the home slot included.
+pub const WALK_STEPS: u32 = 32;
+/// Places of the service table tried before a look-up gives up.
+pub const SERVICE_PROBES: u32 = 8;
+/// Source ports tried before a NAT connection is refused.
+pub const NAT_PORT_TRIES: u32 = 16;
+/// Backend rows are handed out in blocks of this many.
+pub const BACKEND_BLOCK: u32 = 16;
+/// Spare backends listed per service.
+pub const SPARES: u32 = 16;
+/// Bytes in a `u64` element of the table arena.
+pub const TABLE_WORD: u32 = 8;
+
+/// Names of the maps in the object.
+pub mod map {
+    /// [`super::ServiceRecord`]s, an open-addressing table.
+    pub const SERVICES: &str = "SERVICES";
+    /// Maglev tables, packed slots.
+    pub const TABLES: &str = "TABLES";
+    /// One bit for each slot: flows of it may live elsewhere (`LOOK`).
+    pub const MARKS: &str = "MARKS";
+    /// [`super::Word`]s, one for each backend row.
+    pub const WORDS: &str = "WORDS";
+    /// Ports of the backends, one `u64` for each row, in the low 16 bits.
+    pub const PORTS: &str = "PORTS";
+    /// [`super::Server`]s.
+    pub const SERVERS: &str = "SERVERS";
+    /// Spare backends: [`super::SPARES`] indices of `u16` for each service, 4 to a `u64`.
+    pub const SPARE: &str = "SPARE";
+    /// Exceptions to the tables: [`super::FlowKey`] → [`super::FlowEntry`], LRU.
+    pub const FLOWS: &str = "FLOWS";
+    /// NAT connections, two entries each: [`super::FlowKey`] → [`super::NatEntry`].
+    pub const NAT: &str = "NAT";
+    /// [`super::Traffic`], row = processor × backends + backend row.
+    pub const TRAFFIC: &str = "TRAFFIC";
+    /// New flows, a `u64`, rows as in [`TRAFFIC`].
+    pub const NEW_FLOWS: &str = "NEW_FLOWS";
+    /// Verdicts and events, `u64`, row = processor × [`crate::verdict::ROW`].
+    pub const COUNTERS: &str = "COUNTERS";
+}
+
+/// One frontend, or the mark that an address is a VIP or a NAT address.
+///
+/// The key word is written last when a record appears and first when it goes; [`Table`] is the
+/// only word that changes while the record is in use.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ServiceRecord {
+    /// [`service_key`], [`KEY_EMPTY`] or [`KEY_REMOVED`].
+    pub key: u32,
+    /// Number of the service: its row of spares.
+    pub service: u32,
+    /// The VIP.
+    pub address: Address,
+    /// Where the service's table is; see [`Table`].
+    pub table: u64,
+    /// `MODE_*`, or [`ADDRESS_VIP`] / [`ADDRESS_NAT`] in a record without port and protocol.
+    pub mode: u32,
+    /// Zero.
+    pub padding: [u32; 7],
+}
+const _: () = assert!(size_of::<ServiceRecord>() == 64);
+
+/// No record was ever here: a look-up ends.
+pub const KEY_EMPTY: u32 = 0;
+/// A record was here: a look-up goes on.
+pub const KEY_REMOVED: u32 = 1;
+/// Full NAT.
+pub const MODE_NAT: u32 = 0;
+/// Layer-2 direct server return.
+pub const MODE_DSR: u32 = 1;
+/// The record says only that its address is a VIP.
+pub const ADDRESS_VIP: u32 = 16;
+/// The record says only that NAT uses its address.
+pub const ADDRESS_NAT: u32 = 17;
+
+/// The key word of a frontend: its port as in a packet, protocol and family (4 or 6).
+/// Port and protocol zero stand for the address alone.
+#[inline(always)]
+#[must_use]
+pub const fn service_key(port: u16, protocol: u8, family: u32) -> u32 {
+    (port as u32) << 16 | (protocol as u32) << 8 | family
+}
+
+/// A service's Maglev table in one word, so that all of it changes with one store.
+///
+/// | bits | |
+/// | --- | --- |
+/// | 0–25 | where it begins in the arena, in `u64` elements |
+/// | 26–45 | `M`, its slots |
+/// | 46 | slots have 16 bits, else 8 |
+/// | 47 | some of its slots may be marked |
+/// | 48–63 | first backend row, in blocks of [`BACKEND_BLOCK`] |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table(pub u64);
+
+impl Table {
+    /// Arena elements that can be addressed.
+    pub const MAX_BASE: u32 = 1 << 26;
+    /// Most slots a table can have.
+    pub const MAX_SLOTS: u32 = (1 << 20) - 1;
+    /// Blocks of backend rows that can be addressed.
+    pub const MAX_BLOCKS: u32 = 1 << 16;
+
+    /// Packs the word; each part is cut to its bits.
+    #[must_use]
+    pub const fn new(base: u32, slots: u32, wide: bool, marked: bool, block: u32) -> Self {
+        Self(
+            (base & (Self::MAX_BASE - 1)) as u64
+                | ((slots & Self::MAX_SLOTS) as u64) << 26
+                | (wide as u64) << 46
+                | (marked as u64) << 47
+                | ((block & (Self::MAX_BLOCKS - 1)) as u64) << 48,
+        )
+    }
+
+    /// First element in the arena.
+    #[inline(always)]
+    #[must_use]
+    pub const fn base(self) -> u32 {
+        self.0 as u32 & (Self::MAX_BASE - 1)
+    }
+
+    /// `M`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slots(self) -> u32 {
+        (self.0 >> 26) as u32 & Self::MAX_SLOTS
+    }
+
+    /// Whether a slot has 16 bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn wide(self) -> bool {
+        self.0 & 1 << 46 != 0
+    }
+
+    /// Whether marks must be asked.
+    #[inline(always)]
+    #[must_use]
+    pub const fn marked(self) -> bool {
+        self.0 & 1 << 47 != 0
+    }
+
+    /// The same table, with or without marks.
+    #[must_use]
+    pub const fn with_marked(self, marked: bool) -> Self {
+        Self(self.0 & !(1 << 47) | (marked as u64) << 47)
+    }
+
+    /// First backend row.
+    #[inline(always)]
+    #[must_use]
+    pub const fn first_row(self) -> u32 {
+        (self.0 >> 48) as u32 * BACKEND_BLOCK
+    }
+
+    /// The arena element of a slot, and how far its index is shifted in it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot_at(self, slot: u32) -> (u32, u32) {
+        if self.wide() {
+            (self.base() + (slot >> 2), (slot & 3) * 16)
+        } else {
+            (self.base() + (slot >> 3), (slot & 7) * 8)
+        }
+    }
+
+    /// The bitmap element of a slot's mark, and its bit. A table's bits begin at eight for each
+    /// arena element, so that tables that do not share elements do not share marks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mark_at(self, slot: u32) -> (u32, u32) {
+        let bit = self.base() * 8 + slot;
+        (bit >> 6, bit & 63)
+    }
+
+    /// Arena elements a table of so many slots takes: whole cache lines, so that marks of two
+    /// tables never share an element.
+    #[must_use]
+    pub const fn elements(slots: u32, wide: bool) -> u32 {
+        slots.div_ceil(if wide { 4 } else { 8 }).next_multiple_of(8)
+    }
+}
+
+/// The admission word of a backend: what traffic it takes now, and which server it is. One
+/// aligned 8-byte store changes all of it.
+///
+/// | bits | |
+/// | --- | --- |
+/// | 0–15 | `admit`: share of new flows it takes, 65,535 is all |
+/// | 16–31 | `admit_old`: share of flows without an entry that it keeps |
+/// | 32–51 | server |
+/// | 52–61 | generation: raised when a row gets another owner |
+/// | 62 | serving: recorded flows to it are good |
+/// | 63 | retired: no longer in the configuration; its connections may finish |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word(pub u64);
+
+impl Word {
+    /// The share that takes everything.
+    pub const FULL: u16 = u16::MAX;
+    /// Servers that can be addressed.
+    pub const MAX_SERVERS: u32 = 1 << 20;
+    /// Generations before they wrap.
+    pub const GENERATIONS: u32 = 1 << 10;
+
+    /// Packs the word; server and generation are cut to their bits.
+    #[must_use]
+    pub const fn new(
+        admit: u16,
+        admit_old: u16,
+        server: u32,
+        generation: u32,
+        serving: bool,
+        retired: bool,
+    ) -> Self {
+        Self(
+            admit as u64
+                | (admit_old as u64) << 16
+                | ((server & (Self::MAX_SERVERS - 1)) as u64) << 32
+                | ((generation & (Self::GENERATIONS - 1)) as u64) << 52
+                | (serving as u64) << 62
+                | (retired as u64) << 63,
+        )
+    }
+
+    /// Share of new flows.
+    #[inline(always)]
+    #[must_use]
+    pub const fn admit(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Share of existing flows without an entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn admit_old(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// The server's element.
+    #[inline(always)]
+    #[must_use]
+    pub const fn server(self) -> u32 {
+        (self.0 >> 32) as u32 & (Self::MAX_SERVERS - 1)
+    }
+
+    /// Whose row it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 52) as u32 & (Self::GENERATIONS - 1)
+    }
+
+    /// Whether recorded flows to it are good.
+    #[inline(always)]
+    #[must_use]
+    pub const fn serving(self) -> bool {
+        self.0 & 1 << 62 != 0
+    }
+
+    /// Whether it left the configuration.
+    #[inline(always)]
+    #[must_use]
+    pub const fn retired(self) -> bool {
+        self.0 & 1 << 63 != 0
+    }
+
+    /// The normal state: takes everything.
+    #[inline(always)]
+    #[must_use]
+    pub const fn full(self) -> bool {
+        self.0 as u32 == u32::MAX && self.0 >> 62 == 1
+    }
+
+    /// New and existing flows get the same answer.
+    #[inline(always)]
+    #[must_use]
+    pub const fn settled(self) -> bool {
+        self.admit() == self.admit_old()
+    }
+}
+
+/// A server: one cache line with all that sending to it takes.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Server {
+    /// Destination and source MAC address, as at the start of a frame.
+    pub ethernet: [u32; 3],
+    /// Interface it is reached by; 0 while the next hop is not known.
+    pub ifindex: u32,
+    /// Its address.
+    pub address: Address,
+    /// Source address full NAT uses towards it.
+    pub nat_address: Address,
+    /// Zero.
+    pub padding: [u32; 4],
+}
+const _: () = assert!(size_of::<Server>() == 64);
+
+/// A flow as it is seen on the wire.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FlowKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port, then destination port, four bytes as in the packet.
+    pub ports: u32,
+    /// Family (4 or 6) in the high half, protocol in the low.
+    pub kind: u32,
+}
+const _: () = assert!(size_of::<FlowKey>() == 40);
+
+impl FlowKey {
+    /// The same flow, seen from the other end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ports: self.ports.rotate_left(16),
+            kind: self.kind,
+        }
+    }
+
+    /// `kind` of a family (4 or 6) and protocol.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind_of(family: u32, protocol: u8) -> u32 {
+        family << 16 | protocol as u32
+    }
+}
+
+/// Joins two ports as in a packet, source first.
+#[inline(always)]
+#[must_use]
+pub const fn join_ports(source: u16, destination: u16) -> u32 {
+    let (s, d) = (source.to_ne_bytes(), destination.to_ne_bytes());
+    u32::from_ne_bytes([s[0], s[1], d[0], d[1]])
+}
+
+/// Source and destination port, as in a packet.
+#[inline(always)]
+#[must_use]
+pub const fn split_ports(ports: u32) -> (u16, u16) {
+    let [a, b, c, d] = ports.to_ne_bytes();
+    (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
+}
+
+/// Where a flow goes that does not go where its slot says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowEntry {
+    /// Backend row.
+    pub row: u32,
+    /// Its generation when the entry was made.
+    pub generation: u32,
+    /// Seconds of the monotonic clock; written at most every [`TOUCH_SECONDS`].
+    pub last_seen: u32,
+    /// [`STATE_CLOSING`] or zero.
+    pub state: u32,
+}
+const _: () = assert!(size_of::<FlowEntry>() == 16);
+
+/// One direction of a NAT connection: what the packet becomes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct NatEntry {
+    /// New source address.
+    pub source: Address,
+    /// New destination address.
+    pub destination: Address,
+    /// New ports.
+    pub ports: u32,
+    /// Backend row.
+    pub row: u32,
+    /// MAC addresses: from the client, as its frames begin; to the client, as its replies begin.
+    pub ethernet: [u32; 3],
+    /// Interface the client's packets came by, where replies leave.
+    pub ifindex: u32,
+    /// The backend's generation when the connection was opened.
+    pub generation: u32,
+    /// Seconds of the monotonic clock; written at most every [`TOUCH_SECONDS`].
+    pub last_seen: u32,
+    /// `STATE_*` bits.
+    pub state: u32,
+    /// Zero.
+    pub padding: u32,
+}
+const _: () = assert!(size_of::<NatEntry>() == 72);
+
+/// A FIN was seen in this direction, or an RST in any.
+pub const STATE_CLOSING: u32 = 1;
+/// The entry translates replies.
+pub const STATE_REPLY: u32 = 2;
+
+/// The entry was used after it was made; of a reply entry: the backend has answered.
+pub const STATE_USED: u32 = 4;
+
+/// Seconds between two writes of an entry's `last_seen`.
+pub const TOUCH_SECONDS: u32 = 2;
+
+/// Packets and bytes sent to a backend by one processor.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Traffic {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes of these frames, Ethernet header included.
+    pub bytes: u64,
+}
+
+/// What the daemon sets when it loads the program; constants from then on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Settings {
+    /// Secret seed of all hashes; nodes that share flows must agree on it.
+    pub seed: u64,
+    /// Elements of the service table less one; a power of two less one.
+    pub service_mask: u32,
+    /// Backend rows, of one processor.
+    pub backend_rows: u32,
+    /// First source port of NAT.
+    pub nat_port_first: u32,
+    /// Source ports of NAT.
+    pub nat_port_count: u32,
+}
+
+#[cfg(feature = "user")]
+mod user {
+    // SAFETY: all are `bytemuck::Pod`: no padding, no invalid bit patterns.
+    unsafe impl aya::Pod for super::FlowKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FlowEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::NatEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Settings {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_table_word_holds_its_parts(
+            base in 0..Table::MAX_BASE, slots in 0..=Table::MAX_SLOTS, wide: bool, marked: bool,
+            block in 0..Table::MAX_BLOCKS,
+        ) {
+            let table = Table::new(base, slots, wide, marked, block);
+            prop_assert_eq!(table.base(), base);
+            prop_assert_eq!(table.slots(), slots);
+            prop_assert_eq!(table.wide(), wide);
+            prop_assert_eq!(table.marked(), marked);
+            prop_assert_eq!(table.first_row(), block * BACKEND_BLOCK);
+            prop_assert_eq!(table.with_marked(!marked).with_marked(marked), table);
+        }
+
+        #[test]
+        fn an_admission_word_holds_its_parts(
+            admit: u16, old: u16, server in 0..Word::MAX_SERVERS,
+            generation in 0..Word::GENERATIONS, serving: bool, retired: bool,
+        ) {
+            let word = Word::new(admit, old, server, generation, serving, retired);
+            prop_assert_eq!(word.admit(), admit);
+            prop_assert_eq!(word.admit_old(), old);
+            prop_assert_eq!(word.server(), server);
+            prop_assert_eq!(word.generation(), generation);
+            prop_assert_eq!(word.serving(), serving);
+            prop_assert_eq!(word.retired(), retired);
+            prop_assert_eq!(word.settled(), admit == old);
+            prop_assert_eq!(
+                word.full(),
+                admit == Word::FULL && old == Word::FULL && serving && !retired
+            );
+        }
+    }
+
+    #[test]
+    fn marks_of_neighbouring_tables_do_not_meet() {
+        let (small, wide) = (Table::elements(16_381, false), Table::elements(16_381, true));
+        for (elements, is_wide) in [(small, false), (wide, true)] {
+            let first = Table::new(0, 16_381, is_wide, true, 0);
+            let second = Table::new(elements, 16_381, is_wide, true, 0);
+            assert!(first.mark_at(16_380).0 < second.mark_at(0).0);
+        }
+    }
+
+    #[test]
+    fn ports_lie_as_in_a_packet() {
+        let ports = join_ports(40_000u16.to_be(), 80u16.to_be());
+        assert_eq!(ports.to_ne_bytes(), [0x9c, 0x40, 0, 80]);
+        assert_eq!(split_ports(ports), (40_000u16.to_be(), 80u16.to_be()));
+        let key = FlowKey { source: [1; 4], destination: [2; 4], ports, kind: 0 };
+        assert_eq!(split_ports(key.reversed().ports), (80u16.to_be(), 40_000u16.to_be()));
+        assert_eq!(key.reversed().reversed(), key);
+    }
+}

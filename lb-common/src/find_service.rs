@@ -1,0 +1,49 @@
+//! Which service a packet is for: a look-up in an open-addressing table of frontends.
+//!
+//! Cost: one cache line for a hit without collision. The daemon keeps every record within
+//! [`SERVICE_PROBES`] of where its search begins.
+
+use crate::abi::{Address, KEY_EMPTY, SERVICE_PROBES, ServiceRecord, Table, service_key};
+use crate::ip::{Flow, Ip};
+use crate::maps::Maps;
+
+/// What a packet needs to know of its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its Maglev table and backend rows.
+    pub table: Table,
+    /// `MODE_*`.
+    pub mode: u32,
+    /// Its number.
+    pub number: u32,
+}
+
+/// The service that listens on the flow's destination.
+#[inline(always)]
+pub fn find_service<I: Ip, M: Maps>(maps: &M, flow: &Flow) -> Option<Service> {
+    let key = service_key(flow.destination_port(), flow.protocol(), I::FAMILY);
+    let record = find::<I, M>(maps, &flow.key.destination, key)?;
+    Some(Service { table: Table(maps.table(record)), mode: record.mode, number: record.service })
+}
+
+/// What the node does with an address apart from any port: `ADDRESS_VIP`, `ADDRESS_NAT`, nothing.
+#[inline(always)]
+pub fn find_address<I: Ip, M: Maps>(maps: &M, address: &Address) -> Option<u32> {
+    find::<I, M>(maps, address, service_key(0, 0, I::FAMILY)).map(|record| record.mode)
+}
+
+#[inline(always)]
+fn find<'m, I: Ip, M: Maps>(maps: &'m M, address: &Address, key: u32) -> Option<&'m ServiceRecord> {
+    let settings = maps.settings();
+    let start = I::service_hash(settings.seed, address, key);
+    for probe in 0..SERVICE_PROBES {
+        let record = maps.service(start.wrapping_add(probe) & settings.service_mask)?;
+        if record.key == key && I::same(&record.address, address) {
+            return Some(record);
+        }
+        if record.key == KEY_EMPTY {
+            return None;
+        }
+    }
+    None
+}

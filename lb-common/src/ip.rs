@@ -1,0 +1,273 @@
+//! The two families, as types: all that differs between IPv4 and IPv6 on a packet's way in.
+//!
+//! A frame is only ever read up to its ports and TCP flags. What cannot be balanced is told by
+//! its destination and the verdict it gets *if* that is a VIP: what is not ours is not judged.
+
+use network_types::ip::IpProto;
+
+use crate::abi::{Address, FlowKey, join_ports};
+use crate::hash;
+use crate::packet::Packet;
+use crate::verdict::Verdict;
+
+/// EtherTypes this program knows (IEEE 802).
+pub mod ether_type {
+    use network_types::eth::EtherType;
+
+    /// IPv4, host order.
+    pub const IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
+    /// IPv6, host order.
+    pub const IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
+    /// 802.1Q, host order.
+    pub const VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
+    /// 802.1ad, host order.
+    pub const QINQ: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
+}
+
+const TCP: u8 = IpProto::Tcp as u8;
+const UDP: u8 = IpProto::Udp as u8;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// A packet that can be balanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Addresses, ports, family and protocol.
+    pub key: FlowKey,
+    /// TCP flags; zero for UDP.
+    pub tcp_flags: u8,
+}
+
+impl Flow {
+    /// Whether it is TCP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_tcp(&self) -> bool {
+        self.protocol() == TCP
+    }
+
+    /// The IP protocol.
+    #[inline(always)]
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        self.key.kind as u8
+    }
+
+    /// Whether it may be the first of its flow: a SYN, or any datagram.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opens(&self) -> bool {
+        !self.is_tcp() || self.tcp_flags & (SYN | ACK) == SYN
+    }
+
+    /// Whether it ends its flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn closes(&self) -> bool {
+        self.tcp_flags & (FIN | RST) != 0
+    }
+
+    /// Whether it is a reset.
+    #[inline(always)]
+    #[must_use]
+    pub const fn resets(&self) -> bool {
+        self.tcp_flags & RST != 0
+    }
+
+    /// Destination port, as in the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn destination_port(&self) -> u16 {
+        crate::abi::split_ports(self.key.ports).1
+    }
+}
+
+/// Why a packet cannot be balanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Odd {
+    /// There is not even a destination.
+    Unaddressed,
+    /// What it gets if this is a VIP.
+    Addressed(Address, Verdict),
+}
+
+/// What differs between the families.
+pub trait Ip {
+    /// 4 or 6.
+    const FAMILY: u32;
+
+    /// Reads a frame of this family.
+    fn decode(packet: Packet<'_>) -> Result<Flow, Odd>;
+    /// Hash of a flow.
+    fn hash(seed: u64, key: &FlowKey) -> u64;
+    /// Where a service key's search begins, before masking.
+    fn service_hash(seed: u64, address: &Address, key: u32) -> u32;
+    /// Whether two addresses of this family are the same.
+    fn same(a: &Address, b: &Address) -> bool;
+}
+
+/// IPv4 (RFC 791).
+#[derive(Clone, Copy, Debug)]
+pub enum V4 {}
+
+/// IPv6 (RFC 8200).
+#[derive(Clone, Copy, Debug)]
+pub enum V6 {}
+
+/// Bytes of a UDP header, and of a TCP header without options.
+const fn least(protocol: u8) -> usize {
+    if protocol == TCP { 20 } else { 8 }
+}
+
+impl Ip for V4 {
+    const FAMILY: u32 = 4;
+
+    #[inline(always)]
+    fn decode(packet: Packet<'_>) -> Result<Flow, Odd> {
+        let Some(ip) = packet.head::<34>() else { return Err(Odd::Unaddressed) };
+        let version_length = ip.u8::<14>();
+        if version_length >> 4 != 4 {
+            return Err(Odd::Unaddressed);
+        }
+        let destination = [ip.word32::<30>(), 0, 0, 0];
+        let odd = |verdict| Err(Odd::Addressed(destination, verdict));
+        let protocol = ip.u8::<23>();
+        if protocol != TCP && protocol != UDP {
+            return odd(Verdict::PassNoService);
+        }
+        if version_length != 0x45 {
+            let short = version_length & 15 < 5;
+            return odd(if short { Verdict::DropMalformed } else { Verdict::DropOptions });
+        }
+        // More fragments, or an offset (RFC 791, section 3.1).
+        if ip.be16::<20>() & 0x3fff != 0 {
+            return odd(Verdict::DropFragment);
+        }
+        let length = usize::from(ip.be16::<16>());
+        if length < 20 + least(protocol) {
+            return odd(Verdict::DropMalformed);
+        }
+        if length + 14 > packet.len() {
+            return odd(Verdict::DropTruncated);
+        }
+        let Some(udp) = packet.head::<42>() else { return odd(Verdict::DropTruncated) };
+        let tcp_flags = if protocol == TCP {
+            let Some(tcp) = packet.head::<54>() else { return odd(Verdict::DropTruncated) };
+            tcp.u8::<47>()
+        } else {
+            0
+        };
+        Ok(Flow {
+            key: FlowKey {
+                source: [ip.word32::<26>(), 0, 0, 0],
+                destination,
+                ports: udp.word32::<34>(),
+                kind: FlowKey::kind_of(Self::FAMILY, protocol),
+            },
+            tcp_flags,
+        })
+    }
+
+    #[inline(always)]
+    fn hash(seed: u64, key: &FlowKey) -> u64 {
+        hash::flow_v4(seed, key)
+    }
+
+    #[inline(always)]
+    fn service_hash(seed: u64, address: &Address, key: u32) -> u32 {
+        hash::service_v4(seed, address[0], key)
+    }
+
+    #[inline(always)]
+    fn same(a: &Address, b: &Address) -> bool {
+        a[0] == b[0]
+    }
+}
+
+impl Ip for V6 {
+    const FAMILY: u32 = 6;
+
+    #[inline(always)]
+    fn decode(packet: Packet<'_>) -> Result<Flow, Odd> {
+        let Some(ip) = packet.head::<54>() else { return Err(Odd::Unaddressed) };
+        if ip.u8::<14>() >> 4 != 6 {
+            return Err(Odd::Unaddressed);
+        }
+        let destination = ip.words::<38>();
+        let odd = |verdict| Err(Odd::Addressed(destination, verdict));
+        let protocol = ip.u8::<20>();
+        if protocol != TCP && protocol != UDP {
+            return odd(not_tcp_or_udp(packet, protocol));
+        }
+        let length = usize::from(ip.be16::<18>());
+        if length < least(protocol) {
+            return odd(Verdict::DropMalformed);
+        }
+        if length + 54 > packet.len() {
+            return odd(Verdict::DropTruncated);
+        }
+        let Some(udp) = packet.head::<62>() else { return odd(Verdict::DropTruncated) };
+        let tcp_flags = if protocol == TCP {
+            let Some(tcp) = packet.head::<74>() else { return odd(Verdict::DropTruncated) };
+            tcp.u8::<67>()
+        } else {
+            0
+        };
+        Ok(Flow {
+            key: FlowKey {
+                source: ip.words::<22>(),
+                destination,
+                ports: udp.word32::<54>(),
+                kind: FlowKey::kind_of(Self::FAMILY, protocol),
+            },
+            tcp_flags,
+        })
+    }
+
+    #[inline(always)]
+    fn hash(seed: u64, key: &FlowKey) -> u64 {
+        hash::flow_v6(seed, key)
+    }
+
+    #[inline(always)]
+    fn service_hash(seed: u64, address: &Address, key: u32) -> u32 {
+        hash::service_v6(seed, address, key)
+    }
+
+    #[inline(always)]
+    fn same(a: &Address, b: &Address) -> bool {
+        // Or-ed differences: `==` on arrays becomes a loop on the eBPF target.
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+    }
+}
+
+/// Extension headers may hide TCP or UDP (RFC 8200, section 4); a fragment of anything else is
+/// the kernel's, so that large pings to a VIP work.
+#[inline(always)]
+fn not_tcp_or_udp(packet: Packet<'_>, next_header: u8) -> Verdict {
+    const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+    const ROUTING: u8 = IpProto::Ipv6Route as u8;
+    const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    const AUTHENTICATION: u8 = IpProto::Ah as u8;
+    const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
+    const MOBILITY: u8 = 135;
+    match next_header {
+        FRAGMENT => match packet.head::<55>().map(|fragment| fragment.u8::<54>()) {
+            Some(TCP | UDP | HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION) | None => {
+                Verdict::DropFragment
+            }
+            Some(_) => Verdict::PassNoService,
+        },
+        HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION | MOBILITY => Verdict::DropExtension,
+        _ => Verdict::PassNoService,
+    }
+}
+
+/// Joins host-order ports as in a packet.
+#[must_use]
+pub const fn ports(source: u16, destination: u16) -> u32 {
+    join_ports(source.to_be(), destination.to_be())
+}

@@ -1,0 +1,261 @@
+//! Full NAT: both addresses and ports rewritten, replies translated back.
+//!
+//! A connection is two entries of one map, each keyed by its packets as they arrive, so that
+//! every packet costs one look-up. The key of the reply entry holds the allocated source port:
+//! the insert that fails if the key exists *is* the allocation, so no two connections share a
+//! port towards one backend, whatever the number of processors. Entries leave only by the
+//! daemon's housekeeping, both together, or when their backend is gone and the client begins
+//! anew; never by eviction, which would free a port in use.
+//!
+//! A client's replies leave by the interface and MAC address its packets come by, learned when
+//! the connection opens and again whenever they change: no route look-up, and a failed-over
+//! router is followed with the client's next packet.
+
+use crate::abi::{
+    FlowKey, NAT_PORT_TRIES, NatEntry, STATE_CLOSING, STATE_REPLY, STATE_USED, Server,
+    TOUCH_SECONDS, WALK_STEPS, join_ports, split_ports,
+};
+use crate::find_service::Service;
+use crate::hash::{fast_range, step};
+use crate::ip::Flow;
+use crate::maps::{Maps, NatSlot, NotInserted};
+use crate::packet::Packet;
+use crate::path::Sent;
+use crate::pick::{Picked, pick_new};
+use crate::rewrite::{Translate, Translation, ethernet, frame_ethernet, swap_ethernet};
+use crate::verdict::{Event, Verdict};
+
+/// Translates a client's packet and addresses it to its backend.
+#[inline(always)]
+pub fn forward<I: Translate, M: Maps>(
+    maps: &M,
+    packet: Packet<'_>,
+    service: &Service,
+    flow: &Flow,
+    ingress: u32,
+) -> Result<Sent, Verdict> {
+    let hops = I::hops(packet).ok_or(Verdict::DropInternal)?;
+    if hops <= 1 {
+        return Err(Verdict::DropTtl);
+    }
+    let frame = frame_ethernet(packet).ok_or(Verdict::DropInternal)?;
+    maps.count(Event::NatLookup);
+    let known = maps.nat(&flow.key).filter(|slot| is_usable(maps, flow, slot.entry()));
+    let slot = match known {
+        Some(slot) => slot,
+        None => {
+            let hash = I::hash(maps.settings().seed, &flow.key);
+            let opening = Opening { service: *service, flow: *flow, hash, frame, ingress };
+            open(maps, &opening)?;
+            maps.nat(&flow.key).ok_or(Verdict::DropInternal)?
+        }
+    };
+    let entry = slot.entry();
+    let word = maps.word(entry.row).ok_or(Verdict::DropInternal)?;
+    let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
+    let ifindex = server.ifindex;
+    if ifindex == 0 {
+        return Err(Verdict::DropNoNextHop);
+    }
+    follow_client(maps, slot, flow, &frame, ingress);
+    touch(maps, slot, flow);
+    translate::<I>(packet, flow, entry)?;
+    ethernet(packet, &server.ethernet).ok_or(Verdict::DropInternal)?;
+    Ok(Sent { ifindex, row: entry.row })
+}
+
+/// Translates a backend's packet back, if it belongs to a connection, and says which interface
+/// it leaves by. `Ok(None)`: it belongs to none.
+#[inline(always)]
+pub fn reply<I: Translate, M: Maps>(
+    maps: &M,
+    packet: Packet<'_>,
+    flow: &Flow,
+) -> Result<Option<u32>, Verdict> {
+    maps.count(Event::NatLookup);
+    let Some(slot) = maps.nat(&flow.key) else { return Ok(None) };
+    let entry = slot.entry();
+    if entry.state & STATE_REPLY == 0 {
+        return Ok(None);
+    }
+    if I::hops(packet).ok_or(Verdict::DropInternal)? <= 1 {
+        return Err(Verdict::DropTtl);
+    }
+    touch(maps, slot, flow);
+    translate::<I>(packet, flow, entry)?;
+    ethernet(packet, &entry.ethernet).ok_or(Verdict::DropInternal)?;
+    Ok(Some(entry.ifindex))
+}
+
+/// The key of a connection's other entry: what this entry makes of a packet, seen from there.
+#[inline(always)]
+#[must_use]
+pub const fn other_key(entry: &NatEntry, kind: u32) -> FlowKey {
+    FlowKey { source: entry.source, destination: entry.destination, ports: entry.ports, kind }
+        .reversed()
+}
+
+#[inline(always)]
+fn translate<I: Translate>(
+    packet: Packet<'_>,
+    flow: &Flow,
+    entry: &NatEntry,
+) -> Result<(), Verdict> {
+    let to =
+        Translation { source: &entry.source, destination: &entry.destination, ports: entry.ports };
+    I::translate(packet, flow, &to).ok_or(Verdict::DropInternal)
+}
+
+/// Whether the connection may go on.
+#[inline(always)]
+fn is_usable<M: Maps>(maps: &M, flow: &Flow, entry: &NatEntry) -> bool {
+    let Some(word) = maps.word(entry.row) else { return false };
+    if !word.serving() || word.generation() != entry.generation || entry.state & STATE_REPLY != 0 {
+        return false;
+    }
+    let anew = flow.is_tcp() && flow.opens();
+    let finished = entry.state & STATE_CLOSING != 0;
+    !(anew && (word.retired() || (word.admit() == 0 && finished)))
+}
+
+/// Replies leave by the way the client's last packet came.
+#[inline(always)]
+fn follow_client<M: Maps>(
+    maps: &M,
+    slot: NatSlot<'_>,
+    flow: &Flow,
+    frame: &[u32; 3],
+    ingress: u32,
+) {
+    let entry = slot.entry();
+    let known = &entry.ethernet;
+    let same_hop = (frame[0] ^ known[0]) | (frame[1] ^ known[1]) | (frame[2] ^ known[2]) == 0;
+    if same_hop && entry.ifindex == ingress {
+        return;
+    }
+    maps.count(Event::NatHopLearned);
+    slot.relocate(frame, ingress);
+    if let Some(reply) = maps.nat(&other_key(entry, flow.key.kind)) {
+        reply.relocate(&swap_ethernet(frame), ingress);
+    }
+}
+
+#[inline(always)]
+fn touch<M: Maps>(maps: &M, slot: NatSlot<'_>, flow: &Flow) {
+    let entry = slot.entry();
+    let now = maps.now();
+    let due = now.wrapping_sub(entry.last_seen) >= TOUCH_SECONDS;
+    let anew = flow.is_tcp() && flow.opens();
+    let ends = if flow.closes() { STATE_CLOSING } else { 0 };
+    let kept = if anew { entry.state & !STATE_CLOSING } else { entry.state | ends };
+    let state = kept | STATE_USED;
+    if due || state != entry.state {
+        slot.touch(now, state);
+    }
+}
+
+/// What a connection is opened from.
+struct Opening {
+    service: Service,
+    flow: Flow,
+    hash: u64,
+    /// MAC addresses of the client's frame.
+    frame: [u32; 3],
+    ingress: u32,
+}
+
+/// Opens a connection: picks a backend, allocates a port, makes both entries. A function of its
+/// own in the program, for its stack.
+#[inline(never)]
+fn open<M: Maps>(maps: &M, opening: &Opening) -> Result<(), Verdict> {
+    let key = &opening.flow.key;
+    let old = maps.nat(key);
+    if !opening.flow.opens() {
+        let backend_gone = old.is_some();
+        return Err(if backend_gone {
+            Verdict::DropNatBackendDown
+        } else {
+            Verdict::DropNatNoConnection
+        });
+    }
+    if let Some(slot) = old {
+        maps.count(Event::NatVoid);
+        // The forward entry first: while a reply entry lasts, its port stays taken.
+        let other = other_key(slot.entry(), key.kind);
+        maps.remove_nat(key);
+        maps.remove_nat(&other);
+    }
+    let Picked { row, word } = pick_new(maps, &opening.service, opening.hash)?;
+    let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
+    if server.ifindex == 0 {
+        return Err(Verdict::DropNoNextHop);
+    }
+    let mut entry = NatEntry {
+        source: key.destination,
+        destination: key.source,
+        ports: key.ports.rotate_left(16),
+        row,
+        ethernet: swap_ethernet(&opening.frame),
+        ifindex: opening.ingress,
+        generation: word.generation(),
+        last_seen: maps.now(),
+        state: STATE_REPLY,
+        padding: 0,
+    };
+    let ports = allocate(maps, opening, server, &entry)?;
+    entry.source = server.nat_address;
+    entry.destination = server.address;
+    entry.ports = ports;
+    entry.ethernet = opening.frame;
+    entry.state = 0;
+    match maps.insert_nat(key, &entry) {
+        Ok(()) => {
+            maps.count(Event::NatInsert);
+            maps.count_new(row);
+            Ok(())
+        }
+        Err(refusal) => {
+            maps.remove_nat(&other_key(&entry, key.kind));
+            match refusal {
+                // Another processor opened the same flow first: this is a retransmission.
+                NotInserted::Exists => Ok(()),
+                NotInserted::Full => Err(Verdict::DropNatFull),
+            }
+        }
+    }
+}
+
+/// Takes a source port towards the server by making the reply entry; the ports to the backend.
+#[inline(always)]
+fn allocate<M: Maps>(
+    maps: &M,
+    opening: &Opening,
+    server: &Server,
+    reply: &NatEntry,
+) -> Result<u32, Verdict> {
+    let settings = maps.settings();
+    let (vip_port, _) = split_ports(reply.ports);
+    let backend_port = match maps.port(reply.row).ok_or(Verdict::DropInternal)? {
+        0 => vip_port,
+        port => port,
+    };
+    let mut key = FlowKey {
+        source: server.address,
+        destination: server.nat_address,
+        ports: 0,
+        kind: opening.flow.key.kind,
+    };
+    for attempt in 0..NAT_PORT_TRIES {
+        // Steps that no walk takes: the backend's flows spread over all ports.
+        let hash = step(opening.hash, WALK_STEPS + attempt);
+        let port = settings.nat_port_first + fast_range(hash, settings.nat_port_count);
+        let port = (port as u16).to_be();
+        key.ports = join_ports(backend_port, port);
+        match maps.insert_nat(&key, reply) {
+            Ok(()) => return Ok(join_ports(port, backend_port)),
+            Err(NotInserted::Exists) => maps.count(Event::NatPortTaken),
+            Err(NotInserted::Full) => return Err(Verdict::DropNatFull),
+        }
+    }
+    Err(Verdict::DropNatNoPort)
+}

@@ -1,0 +1,218 @@
+//! The kernel's maps, and the packet path's view of them.
+//!
+//! Sizes are set by the daemon at load; those given here are the least that works. Arrays are
+//! mapped into the daemon's memory, so a word there is one store, seen here by the next packet.
+
+use core::ptr::NonNull;
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap};
+use aya_ebpf::programs::XdpContext;
+use lb_common::abi::{
+    FlowEntry, FlowKey, NatEntry, Server, ServiceRecord, Settings, Traffic, Word,
+};
+use lb_common::maps::{Maps, NatSlot, NotInserted};
+use lb_common::verdict::{EVENT_BASE, Event, ROW, Verdict};
+
+#[map]
+static SERVICES: Array<ServiceRecord> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static TABLES: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static MARKS: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static WORDS: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static PORTS: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static SERVERS: Array<Server> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static SPARE: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static TRAFFIC: Array<Traffic> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static NEW_FLOWS: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static COUNTERS: Array<u64> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+#[map]
+static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(8, 0);
+#[map]
+static NAT: HashMap<FlowKey, NatEntry> = HashMap::with_max_entries(8, 0);
+
+/// Constants to the verifier: branches they rule out are pruned.
+#[unsafe(no_mangle)]
+static SETTINGS: Global<Settings> = Global::new(Settings {
+    seed: 0,
+    service_mask: 7,
+    backend_rows: 8,
+    nat_port_first: 1024,
+    nat_port_count: 1,
+});
+
+/// Whether drops are written to the log: rare, for a person who looks for one.
+#[unsafe(no_mangle)]
+static LOG_DROPS: Global<u32> = Global::new(0);
+
+/// The maps above, as the packet path sees them.
+pub(crate) struct KernelMaps;
+
+impl Maps for KernelMaps {
+    #[inline(always)]
+    fn settings(&self) -> Settings {
+        SETTINGS.load()
+    }
+
+    #[inline(always)]
+    fn service(&self, index: u32) -> Option<&ServiceRecord> {
+        SERVICES.get(index)
+    }
+
+    #[inline(always)]
+    fn table(&self, record: &ServiceRecord) -> u64 {
+        // SAFETY: a reference is valid to read; volatile, so that it is read once and whole.
+        unsafe { core::ptr::read_volatile(&raw const record.table) }
+    }
+
+    #[inline(always)]
+    fn slots(&self, index: u32) -> Option<u64> {
+        TABLES.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn marks(&self, index: u32) -> Option<u64> {
+        MARKS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn word(&self, row: u32) -> Option<Word> {
+        let word = WORDS.get_ptr(row)?;
+        // SAFETY: an array element is valid for the program's run; volatile, so that all parts
+        // of the word are of one store.
+        Some(Word(unsafe { core::ptr::read_volatile(word) }))
+    }
+
+    #[inline(always)]
+    fn port(&self, row: u32) -> Option<u16> {
+        PORTS.get(row).map(|port| *port as u16)
+    }
+
+    #[inline(always)]
+    fn server(&self, id: u32) -> Option<&Server> {
+        SERVERS.get(id)
+    }
+
+    #[inline(always)]
+    fn spares(&self, index: u32) -> Option<u64> {
+        SPARE.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        // SAFETY: the element may be reused while it is copied; then its generation, row or time
+        // are another flow's, and at worst one packet follows that flow's backend.
+        unsafe { FLOWS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_flow(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+        FLOWS.insert(key, entry, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, key: &FlowKey) {
+        // Gone already is as good.
+        let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn nat(&self, key: &FlowKey) -> Option<NatSlot<'_>> {
+        let entry = NonNull::new(NAT.get_ptr_mut(key)?)?;
+        // SAFETY: an element stays readable and writable for the program's run, even when it is
+        // freed and taken anew; `NatSlot::new` says why that does no harm.
+        Some(unsafe { NatSlot::new(entry) })
+    }
+
+    #[inline(always)]
+    fn insert_nat(&self, key: &FlowKey, entry: &NatEntry) -> Result<(), NotInserted> {
+        const EEXIST: i32 = -17;
+        match NAT.insert(key, entry, u64::from(BPF_NOEXIST)) {
+            Ok(()) => Ok(()),
+            Err(EEXIST) => Err(NotInserted::Exists),
+            Err(_) => Err(NotInserted::Full),
+        }
+    }
+
+    #[inline(always)]
+    fn remove_nat(&self, key: &FlowKey) {
+        let _ = NAT.remove(key);
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: a plain helper call.
+        (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+    }
+
+    #[inline(always)]
+    fn count_sent(&self, row: u32, bytes: u64) {
+        if let Some(traffic) = TRAFFIC.get_ptr_mut(row_of_this_processor(row)) {
+            // SAFETY: the row is this processor's, and XDP programs do not preempt each other
+            // on one, so a plain add loses nothing.
+            unsafe {
+                (*traffic).packets += 1;
+                (*traffic).bytes += bytes;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_new(&self, row: u32) {
+        add_one(&NEW_FLOWS, row_of_this_processor(row));
+    }
+
+    #[inline(always)]
+    fn count(&self, event: Event) {
+        count_at(EVENT_BASE + event as u32);
+    }
+}
+
+/// Counts the end of a frame that was not sent to a backend.
+#[inline(always)]
+pub(crate) fn count_verdict(verdict: Verdict) {
+    count_at(verdict as u32);
+}
+
+/// Logs a dropped frame, if asked to at load.
+#[inline(always)]
+pub(crate) fn log_drop(ctx: &XdpContext, verdict: Verdict) {
+    if LOG_DROPS.load() != 0 {
+        aya_log_ebpf::warn!(ctx, "dropped: verdict {}", verdict as u32);
+    }
+}
+
+#[inline(always)]
+fn row_of_this_processor(row: u32) -> u32 {
+    processor() * SETTINGS.load().backend_rows + row
+}
+
+#[inline(always)]
+fn count_at(counter: u32) {
+    add_one(&COUNTERS, processor() * ROW + counter);
+}
+
+#[inline(always)]
+fn add_one(counters: &Array<u64>, index: u32) {
+    if let Some(count) = counters.get_ptr_mut(index) {
+        // SAFETY: as in `count_sent`.
+        unsafe { *count += 1 };
+    }
+}
+
+#[inline(always)]
+fn processor() -> u32 {
+    // SAFETY: a plain helper call.
+    unsafe { bpf_get_smp_processor_id() }
+}
