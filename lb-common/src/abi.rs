@@ -169,15 +169,23 @@ impl Table {
         (self.0 >> 48) as u32 * BACKEND_BLOCK
     }
 
-    /// The arena element of a slot, and how far its index is shifted in it.
+    /// The arena element of a slot, and how far its index is shifted in it. Without branches:
+    /// the walk does this in a loop.
     #[inline(always)]
     #[must_use]
     pub const fn slot_at(self, slot: u32) -> (u32, u32) {
-        if self.wide() {
-            (self.base() + (slot >> 2), (slot & 3) * 16)
-        } else {
-            (self.base() + (slot >> 3), (slot & 7) * 8)
-        }
+        let wide = (self.0 >> 46) as u32 & 1;
+        let per_element = 3 - wide;
+        let place = slot & ((1 << per_element) - 1);
+        (self.base() + (slot >> per_element), place << (3 + wide))
+    }
+
+    /// The bits of a slot, shifted down.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot_mask(self) -> u32 {
+        let wide = (self.0 >> 46) as u32 & 1;
+        (1 << (8 << wide)) - 1
     }
 
     /// The bitmap element of a slot's mark, and its bit. A table's bits begin at eight for each
@@ -279,6 +287,13 @@ impl Word {
     #[must_use]
     pub const fn retired(self) -> bool {
         self.0 & 1 << 63 != 0
+    }
+
+    /// 1 if it serves and is in the configuration, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn active(self) -> u64 {
+        (self.0 >> 62 & 1) & !(self.0 >> 63)
     }
 
     /// The normal state: takes everything.

@@ -70,8 +70,7 @@ fn home<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<Picked> {
 #[inline(always)]
 fn row_of<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<u32> {
     let (element, shift) = table.slot_at(slot);
-    let mask = if table.wide() { 0xffff } else { 0xff };
-    Some(table.first_row() + ((maps.slots(element)? >> shift) as u32 & mask))
+    Some(table.first_row() + ((maps.slots(element)? >> shift) as u32 & table.slot_mask()))
 }
 
 #[inline(always)]
@@ -222,49 +221,88 @@ const _: () = assert!((Table::MAX_BLOCKS as u64 * BACKEND_BLOCK as u64) < Walk::
 /// Walks through the table from the home slot on.
 ///
 /// A function of its own in the program: the fast path keeps its registers, and the verifier
-/// follows the loop once.
+/// follows the loop once for each caller.
 #[inline(never)]
 pub fn walk<M: Maps>(maps: &M, table: u64, service: u32, hash: u64) -> Walk {
     let table = Table(table);
-    let (mut new, mut old, mut first_serving) = (0u64, 0u64, 0u64);
-    let mut flags = 0;
+    let (mut new, mut old, mut first_serving) = (First(0), First(0), First(0));
+    let mut unsettled = 0;
     for i in 0..WALK_STEPS {
         let h = step(hash, i);
         let Some(row) = row_of(maps, table, fast_range(h, table.slots())) else { break };
         let Some(word) = maps.word(row) else { break };
-        let answer = u64::from(row) + 1;
-        if !word.settled() {
-            flags = Walk::TOUCHED;
-        }
-        if word.serving() && !word.retired() {
-            if first_serving == 0 {
-                first_serving = answer;
-            }
-            let bits = share_bits(h);
-            if new == 0 && takes(word.admit(), bits) {
-                new = answer;
-            }
-            if old == 0 && takes(word.admit_old(), bits) {
-                old = answer;
-            }
-            if new != 0 && old != 0 {
-                return Walk(new | old << 24 | flags);
-            }
+        let bits = share_bits(h);
+        let active = word.active();
+        first_serving.offer(row, active);
+        new.offer(row, active & takes(word.admit(), bits));
+        old.offer(row, active & takes(word.admit_old(), bits));
+        unsettled |= u64::from(word.admit() ^ word.admit_old());
+        if new.0 & old.0 & First::FOUND != 0 {
+            let touched = if unsettled == 0 { 0 } else { Walk::TOUCHED };
+            return Walk(new.row_plus_one() | old.row_plus_one() << 24 | touched);
         }
     }
     // The first visited that serves at all, else a spare; either is recorded, as both may change
     // without any word of the walk changing.
-    flags |= Walk::TOUCHED | Walk::EXHAUSTED;
-    if first_serving == 0 {
-        first_serving = spare(maps, table, service, hash);
-    }
-    let or_first = |row: u64| if row == 0 { first_serving } else { row };
-    Walk(or_first(new) | or_first(old) << 24 | flags)
+    let last = match first_serving.row_plus_one() {
+        0 => spare(maps, table, service, hash),
+        row => row,
+    };
+    let or_last = |first: First| if first.0 == 0 { last } else { first.row_plus_one() };
+    Walk(or_last(new) | or_last(old) << 24 | Walk::TOUCHED | Walk::EXHAUSTED)
 }
 
+/// The first row offered that was taken.
+///
+/// Verifier: without branches, as every branch in the walk doubles the states it carries around
+/// the loop ("BPF program is too large. Processed 1000001 insn").
+#[derive(Clone, Copy)]
+struct First(u64);
+
+impl First {
+    const FOUND: u64 = 1 << 32;
+
+    /// Keeps `row` if `taken` is 1 and none was kept; `taken` is 0 or 1.
+    #[inline(always)]
+    fn offer(&mut self, row: u32, taken: u64) {
+        let keep = taken & !(self.0 >> 32);
+        self.0 |= mask(keep) & (Self::FOUND | u64::from(row));
+    }
+
+    #[inline(always)]
+    fn row_plus_one(self) -> u64 {
+        (self.0 & 0xffff_ffff) + (self.0 >> 32)
+    }
+}
+
+/// 1 if a share takes a flow with these bits, else 0; the full share takes all.
 #[inline(always)]
-fn takes(share: u16, bits: u16) -> bool {
-    share == Word::FULL || bits < share
+fn takes(share: u16, bits: u16) -> u64 {
+    let limit = u64::from(share) + (u64::from(share) + 1 >> 16);
+    subtract(u64::from(bits), limit) >> 63
+}
+
+/// All ones for 1, zero for 0.
+#[inline(always)]
+fn mask(bit: u64) -> u64 {
+    subtract(0, bit)
+}
+
+/// `a - b`, wrapping. In the program by an instruction the compiler does not see through, as it
+/// knows a comparison when it sees one, and would make it a branch again.
+#[inline(always)]
+fn subtract(a: u64, b: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut a = a;
+        // SAFETY: a subtraction.
+        unsafe {
+            core::arch::asm!("{0} -= {1}", inout(reg) a, in(reg) b, options(pure, nomem, nostack));
+        }
+        a
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    a.wrapping_sub(b)
 }
 
 /// A backend of the service's list of spares, row plus one, if it serves.

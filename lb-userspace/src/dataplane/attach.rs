@@ -1,0 +1,141 @@
+//! Attaches the program to interfaces, natively where the driver can, and says what it got.
+
+use std::fmt;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::programs::xdp::XdpLinkId;
+use aya::programs::{ProgramError, XdpMode};
+
+use super::load::Loaded;
+use crate::config::model::XdpPolicy;
+
+/// How the program runs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel's stack, several times slower.
+    Generic,
+}
+
+/// The program on one interface; detached by [`Attached::detach`] or when the daemon ends.
+#[derive(Debug)]
+pub struct Attached {
+    pub interface: String,
+    pub index: u32,
+    pub mode: Mode,
+    link: XdpLinkId,
+    _claim: Claim,
+}
+
+impl Attached {
+    /// Attaches to an interface of the current network namespace.
+    pub fn new(
+        loaded: &mut Loaded,
+        interface: &str,
+        index: u32,
+        policy: XdpPolicy,
+    ) -> Result<Self> {
+        let claim = Claim::new(interface)?;
+        let native = match policy {
+            XdpPolicy::Generic => None,
+            XdpPolicy::Native | XdpPolicy::Auto => {
+                Some(loaded.program()?.attach_to_if_index(index, XdpMode::Driver))
+            }
+        };
+        let (link, mode) = match native {
+            Some(Ok(link)) => (link, Mode::Native),
+            Some(Err(error)) if policy == XdpPolicy::Native || is_busy(&error) => {
+                return Err(explain(error, interface, policy));
+            }
+            other => {
+                if let Some(Err(error)) = other {
+                    tracing::warn!(
+                        interface, reason = %chain(&error),
+                        "no native XDP here; falling back to generic XDP, several times slower"
+                    );
+                }
+                let link = loaded
+                    .program()?
+                    .attach_to_if_index(index, XdpMode::Skb)
+                    .map_err(|error| explain(error, interface, policy))?;
+                (link, Mode::Generic)
+            }
+        };
+        Ok(Self { interface: interface.into(), index, mode, link, _claim: claim })
+    }
+
+    /// Takes the program off the interface.
+    pub fn detach(self, loaded: &mut Loaded) -> Result<()> {
+        loaded
+            .program()?
+            .detach(self.link)
+            .with_context(|| format!("cannot detach from {}", self.interface))
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// A claim on an interface: a socket name in the abstract namespace, which is the network
+/// namespace's own and vanishes with its owner, however that ends.
+#[derive(Debug)]
+struct Claim(#[expect(dead_code, reason = "held open")] UnixListener);
+
+impl Claim {
+    fn new(interface: &str) -> Result<Self> {
+        let name = SocketAddr::from_abstract_name(format!("holdfast/{interface}"))
+            .with_context(|| format!("cannot claim {interface}"))?;
+        match UnixListener::bind_addr(&name) {
+            Ok(socket) => Ok(Self(socket)),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
+                "another `lb run` already serves {interface}; stop it first, or use `lb` to change \
+                 what it does"
+            ),
+            Err(error) => Err(error).with_context(|| format!("cannot claim {interface}")),
+        }
+    }
+}
+
+fn os_error(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn is_busy(error: &ProgramError) -> bool {
+    matches!(os_error(error), Some(libc::EBUSY | libc::EEXIST))
+}
+
+fn chain(error: &ProgramError) -> String {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn explain(error: ProgramError, interface: &str, policy: XdpPolicy) -> anyhow::Error {
+    if is_busy(&error) {
+        return anyhow!(
+            "{interface} already has an XDP program; see it with `ip link show {interface}`, and \
+             remove it with `ip link set {interface} xdp off` if nothing needs it"
+        );
+    }
+    let reason = chain(&error);
+    match policy {
+        XdpPolicy::Native => anyhow!(
+            "the driver of {interface} did not take the program natively ({reason}); see \
+             `cargo xtask doctor {interface}`, or allow the slower generic mode with `xdp = \"auto\"`"
+        ),
+        _ => anyhow!(error).context(format!("cannot attach to {interface}")),
+    }
+}

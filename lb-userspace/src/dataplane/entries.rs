@@ -1,0 +1,138 @@
+//! A hash map of the kernel by its file descriptor: look-up, delete, and reading all of it in
+//! batches, which aya does not offer.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+use bytemuck::{Pod, Zeroable};
+
+/// A `BPF_MAP_TYPE_HASH` or `…_LRU_HASH` of `K` → `V`.
+#[derive(Debug)]
+pub struct Entries<K, V> {
+    map: OwnedFd,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+/// Entries read by one system call.
+const BATCH: u32 = 4096;
+
+impl<K: Pod, V: Pod> Entries<K, V> {
+    /// Takes a map whose keys and values are known to be `K` and `V`.
+    #[must_use]
+    pub fn new(map: OwnedFd) -> Self {
+        Self { map, types: PhantomData }
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &K) -> Result<Option<V>> {
+        let mut value = V::zeroed();
+        match self.element(bpf_cmd::BPF_MAP_LOOKUP_ELEM, key, &mut value, 0) {
+            Ok(()) => Ok(Some(value)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error).context("cannot look an entry up in a BPF map"),
+        }
+    }
+
+    /// Writes an entry.
+    pub fn set(&self, key: &K, mut value: V) -> Result<()> {
+        self.element(bpf_cmd::BPF_MAP_UPDATE_ELEM, key, &mut value, 0)
+            .context("cannot write an entry of a BPF map")
+    }
+
+    /// Deletes an entry; one that is gone already is as good.
+    pub fn remove(&self, key: &K) -> Result<()> {
+        let mut none = V::zeroed();
+        match self.element(bpf_cmd::BPF_MAP_DELETE_ELEM, key, &mut none, 0) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                Err(error).context("cannot delete an entry of a BPF map")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls `each` with every entry. Entries made meanwhile may be missed, none is seen twice
+    /// that stays in its bucket.
+    pub fn for_each(&self, mut each: impl FnMut(&K, &V)) -> Result<()> {
+        let mut keys = vec![K::zeroed(); BATCH as usize];
+        let mut values = vec![V::zeroed(); BATCH as usize];
+        // The cursor is opaque and at most as large as a key, but at least four bytes.
+        let mut cursor = [0u64; 8];
+        let mut first = true;
+        let mut room = BATCH;
+        loop {
+            let mut attr = bpf_attr::zeroed_batch(&self.map);
+            let cursor_at = cursor.as_mut_ptr() as u64;
+            let done;
+            // SAFETY: the buffers hold `room` keys and values and outlive the call; the kernel
+            // writes at most `count` of each and leaves in `count` how many.
+            unsafe {
+                attr.batch.in_batch = if first { 0 } else { cursor_at };
+                attr.batch.out_batch = cursor_at;
+                attr.batch.keys = keys.as_mut_ptr() as u64;
+                attr.batch.values = values.as_mut_ptr() as u64;
+                attr.batch.count = room;
+                done = match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
+                    Ok(()) => false,
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+                    // A bucket holds more entries than there was room for.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                        room *= 2;
+                        keys.resize(room as usize, K::zeroed());
+                        values.resize(room as usize, V::zeroed());
+                        continue;
+                    }
+                    Err(error) => return Err(error).context("cannot read a BPF map in batches"),
+                };
+                let count = attr.batch.count as usize;
+                keys.iter().zip(&values).take(count).for_each(|(key, value)| each(key, value));
+            }
+            if done {
+                return Ok(());
+            }
+            first = false;
+        }
+    }
+
+    fn element(&self, command: bpf_cmd, key: &K, value: &mut V, flags: u64) -> io::Result<()> {
+        let mut attr = bpf_attr::zeroed_batch(&self.map);
+        // SAFETY: the variant used by these commands; the kernel reads one key and reads or
+        // writes one value of the sizes the map was made with, which are `K`'s and `V`'s.
+        unsafe {
+            attr.__bindgen_anon_2.map_fd = self.map.as_raw_fd() as u32;
+            attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
+            attr.__bindgen_anon_2.__bindgen_anon_1.value = std::ptr::from_mut(value) as u64;
+            attr.__bindgen_anon_2.flags = flags;
+            if matches!(command, bpf_cmd::BPF_MAP_DELETE_ELEM) {
+                attr.__bindgen_anon_2.__bindgen_anon_1.value = 0;
+            }
+            bpf(command, &mut attr)
+        }
+    }
+}
+
+trait Attribute {
+    fn zeroed_batch(map: &OwnedFd) -> Self;
+}
+
+impl Attribute for bpf_attr {
+    fn zeroed_batch(map: &OwnedFd) -> Self {
+        // SAFETY: a C union for which all bits zero is a value; so the kernel demands.
+        let mut attr: Self = unsafe { std::mem::zeroed() };
+        attr.batch.map_fd = map.as_raw_fd() as u32;
+        attr
+    }
+}
+
+/// # Safety
+///
+/// The attribute's pointers are good for what the command does with them.
+unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
+    // SAFETY: the caller's; the size is the union's own.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, attr, size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,134 @@
+//! Loads the embedded eBPF object with maps of the configured sizes.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use lb_common::abi::{BACKEND_BLOCK, SPARES, Settings, Table, Word, map};
+use lb_common::verdict::ROW;
+
+use super::maps::LiveMaps;
+use crate::config::model::{Limits, Node};
+
+/// The program, compiled for the kernel when this crate was built.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/holdfast"));
+
+/// Name of the XDP program in the object.
+const PROGRAM: &str = "holdfast";
+
+/// A program in the kernel, with its maps.
+#[derive(Debug)]
+pub struct Loaded {
+    pub maps: Arc<LiveMaps>,
+    pub(super) ebpf: Ebpf,
+    /// Instructions the verifier followed; its limit is one million.
+    pub verified_instructions: Option<u32>,
+}
+
+/// Loads the program for a node. `seed` is the secret of its hashes.
+///
+/// Fails if the kernel refuses it: no rights, no BPF, not enough memory for the limits.
+pub fn load(node: &Node, seed: u64, log_drops: bool) -> Result<Loaded> {
+    raise_memory_limit();
+    let sizes = Sizes::of(&node.limits);
+    let settings = Settings {
+        seed,
+        service_mask: sizes.services - 1,
+        backend_rows: sizes.rows,
+        nat_port_first: u32::from(*node.nat_ports.start()),
+        nat_port_count: u32::from(node.nat_ports.end() - node.nat_ports.start()) + 1,
+    };
+    let processors = u32::try_from(
+        aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count processors")?,
+    )?;
+    let log_drops = u32::from(log_drops);
+    let mut ebpf = EbpfLoader::new()
+        .override_global("SETTINGS", &settings, true)
+        .override_global("LOG_DROPS", &log_drops, true)
+        .map_max_entries(map::SERVICES, sizes.services)
+        .map_max_entries(map::TABLES, sizes.table_words)
+        .map_max_entries(map::MARKS, sizes.table_words / 8)
+        .map_max_entries(map::WORDS, sizes.rows)
+        .map_max_entries(map::PORTS, sizes.rows)
+        .map_max_entries(map::SERVERS, sizes.servers)
+        .map_max_entries(map::SPARE, sizes.services_numbered * SPARES / 4)
+        .map_max_entries(map::FLOWS, node.limits.flows)
+        .map_max_entries(map::NAT, node.limits.nat_connections.saturating_mul(2))
+        .map_max_entries(map::TRAFFIC, sizes.rows * processors)
+        .map_max_entries(map::NEW_FLOWS, sizes.rows * processors)
+        .map_max_entries(map::COUNTERS, ROW * processors)
+        .load(OBJECT)
+        .context("the kernel refused the maps of the eBPF program (are you root?)")?;
+    let program = program(&mut ebpf)?;
+    program.load().map_err(verifier_said)?;
+    let verified_instructions = program.info().ok().and_then(|i| i.verified_instruction_count());
+    // Only now: aya closes the descriptor of a map that is taken, and loading needs it.
+    let maps = Arc::new(LiveMaps::take(&mut ebpf, settings)?);
+    Ok(Loaded { maps, ebpf, verified_instructions })
+}
+
+impl Loaded {
+    /// The XDP program.
+    pub fn program(&mut self) -> Result<&mut Xdp> {
+        program(&mut self.ebpf)
+    }
+
+    /// The object, for the log reader.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = ebpf.program_mut(PROGRAM).context("the eBPF object has no program")?;
+    Ok(program.try_into()?)
+}
+
+/// Map sizes that follow from the limits.
+struct Sizes {
+    services: u32,
+    services_numbered: u32,
+    rows: u32,
+    servers: u32,
+    table_words: u32,
+}
+
+impl Sizes {
+    fn of(limits: &Limits) -> Self {
+        // At a quarter full, with VIP and NAT addresses beside the frontends, nearly every
+        // search ends in its first place.
+        let services = limits.frontends.saturating_mul(2).saturating_mul(4).next_power_of_two();
+        let block = BACKEND_BLOCK;
+        Self {
+            services: services.clamp(64, 1 << 24),
+            services_numbered: limits.frontends.max(1),
+            rows: limits.backends.next_multiple_of(block).clamp(block, Table::MAX_BLOCKS * block),
+            servers: limits.servers.clamp(1, Word::MAX_SERVERS),
+            table_words: (limits.table_bytes / 8).next_multiple_of(64).clamp(64, Table::MAX_BASE),
+        }
+    }
+}
+
+/// Before kernel 5.11 maps count as locked memory; later this changes nothing.
+fn raise_memory_limit() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: reads one struct; failure leaves the limit, and loading then says what is short.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+fn verifier_said(error: ProgramError) -> anyhow::Error {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let tail: Vec<&str> = log.lines().rev().take(30).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            anyhow::anyhow!(
+                "the kernel's verifier refused the program ({io_error}); please report this with \
+                 the kernel version; its last words:\n{}",
+                tail.join("\n")
+            )
+        }
+        other => anyhow::Error::new(other).context("the kernel refused the program"),
+    }
+}

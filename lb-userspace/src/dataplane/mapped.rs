@@ -1,0 +1,109 @@
+//! An array map in this process's memory: a write is one store, seen by the next packet.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr::NonNull;
+
+use anyhow::{Context, Result};
+use bytemuck::Pod;
+
+/// A `BPF_F_MMAPABLE` array of `T`.
+///
+/// Elements are read and written volatile, each aligned 8-byte word of them in one access. The
+/// kernel reads them at the same time: what must change at once must fit in one such word.
+#[derive(Debug)]
+pub struct Mapped<T> {
+    start: NonNull<T>,
+    count: u32,
+    bytes: usize,
+    element: PhantomData<T>,
+}
+
+// SAFETY: the mapping lives as long as the value, and all access is volatile word by word; who
+// writes what is settled by the control loop being the only writer.
+unsafe impl<T: Pod> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T: Pod> Sync for Mapped<T> {}
+
+impl<T: Pod> Mapped<T> {
+    /// Maps an array map of `count` elements of `T`.
+    pub fn new(map: impl AsFd, count: u32) -> Result<Self> {
+        const { assert!(size_of::<T>() % 8 == 0, "array elements are rounded up to 8 bytes") };
+        let bytes = count as usize * size_of::<T>();
+        // SAFETY: a fresh shared mapping of a map we own; the kernel checks length and rights.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("cannot map {bytes} bytes of a BPF array"));
+        }
+        let start = NonNull::new(start.cast()).context("a BPF array was mapped at address 0")?;
+        Ok(Self { start, count, bytes, element: PhantomData })
+    }
+
+    /// Elements.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// An element, if there is one.
+    #[must_use]
+    pub fn get(&self, index: u32) -> Option<T> {
+        // SAFETY: within the mapping, and any bits are a `T` (`Pod`).
+        self.at(index).map(|at| unsafe { at.read_volatile() })
+    }
+
+    /// A reference to an element, for readers that take only part of it.
+    #[must_use]
+    pub fn peek(&self, index: u32) -> Option<&T> {
+        // SAFETY: within the mapping, which outlives the borrow; the kernel never writes the
+        // arrays that are read this way, and the control loop, the only writer, runs this.
+        self.at(index).map(|at| unsafe { &*at })
+    }
+
+    /// Writes an element. Out of bounds is a mistake of ours: it is refused and told.
+    pub fn set(&self, index: u32, value: T) -> Result<()> {
+        let at = self.at(index).with_context(|| {
+            format!("element {index} is past the end of a BPF array of {}", self.count)
+        })?;
+        // SAFETY: within the mapping, and aligned as a `T`.
+        unsafe { at.write_volatile(value) };
+        Ok(())
+    }
+
+    fn at(&self, index: u32) -> Option<*mut T> {
+        // SAFETY: `index < count`, so the element lies within the mapping.
+        (index < self.count).then(|| unsafe { self.start.as_ptr().add(index as usize) })
+    }
+}
+
+impl Mapped<u64> {
+    /// Adds the elements `first, first + step, …` up to the end.
+    #[must_use]
+    pub fn sum(&self, first: u32, step: u32) -> u64 {
+        (first..self.count).step_by(step as usize).filter_map(|i| self.get(i)).sum()
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; nothing borrows from it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}

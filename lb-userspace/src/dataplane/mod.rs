@@ -1,0 +1,14 @@
+//! The dataplane from the daemon's side: loads the program, sizes and fills its maps, attaches.
+//!
+//! Applying is idempotent and ordered: backend before table, table before service; removal in
+//! reverse, with a grace period before anything is reused.
+
+pub mod attach;
+pub mod entries;
+pub mod grace;
+pub mod load;
+pub mod mapped;
+pub mod maps;
+pub mod regions;
+pub mod services;
+pub mod view;

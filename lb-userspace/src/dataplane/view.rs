@@ -1,0 +1,156 @@
+//! The packet path run by the daemon over the program's live maps, without leaving a trace:
+//! what the program *would* do. `lb explain` and the tests of parity use it.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::HashMap;
+use std::ptr::NonNull;
+
+use lb_common::abi::{FlowEntry, FlowKey, NatEntry, Server, ServiceRecord, Settings, Word};
+use lb_common::maps::{Maps, NatSlot, NotInserted};
+use lb_common::verdict::Event;
+
+use super::maps::LiveMaps;
+
+/// Reads go to the live maps; writes of flows and NAT entries go to a memory of its own, and
+/// what was counted is kept for a look afterwards.
+#[derive(Debug)]
+pub struct View<'m> {
+    live: &'m LiveMaps,
+    now: u32,
+    flows: RefCell<HashMap<FlowKey, Option<FlowEntry>>>,
+    nat: RefCell<HashMap<FlowKey, Option<Box<UnsafeCell<NatEntry>>>>>,
+    /// Entries that were forgotten; kept, as someone may hold them.
+    removed: RefCell<Vec<Box<UnsafeCell<NatEntry>>>>,
+    events: RefCell<Vec<Event>>,
+    new_flow: Cell<Option<u32>>,
+}
+
+impl<'m> View<'m> {
+    /// A view at this second of the monotonic clock.
+    #[must_use]
+    pub fn new(live: &'m LiveMaps) -> Self {
+        Self {
+            live,
+            now: monotonic_seconds(),
+            flows: RefCell::default(),
+            nat: RefCell::default(),
+            removed: RefCell::default(),
+            events: RefCell::default(),
+            new_flow: Cell::new(None),
+        }
+    }
+
+    /// The events counted so far, in order.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.events.borrow().clone()
+    }
+
+    /// The backend row a new flow was counted for.
+    #[must_use]
+    pub fn new_flow(&self) -> Option<u32> {
+        self.new_flow.get()
+    }
+}
+
+impl Maps for View<'_> {
+    fn settings(&self) -> Settings {
+        self.live.settings
+    }
+
+    fn service(&self, index: u32) -> Option<&ServiceRecord> {
+        self.live.services.peek(index)
+    }
+
+    fn table(&self, record: &ServiceRecord) -> u64 {
+        record.table
+    }
+
+    fn slots(&self, index: u32) -> Option<u64> {
+        self.live.tables.get(index)
+    }
+
+    fn marks(&self, index: u32) -> Option<u64> {
+        self.live.marks.get(index)
+    }
+
+    fn word(&self, row: u32) -> Option<Word> {
+        self.live.words.get(row).map(Word)
+    }
+
+    fn port(&self, row: u32) -> Option<u16> {
+        self.live.ports.get(row).map(|port| port as u16)
+    }
+
+    fn server(&self, id: u32) -> Option<&Server> {
+        self.live.servers.peek(id)
+    }
+
+    fn spares(&self, index: u32) -> Option<u64> {
+        self.live.spare.get(index)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        if let Some(known) = self.flows.borrow().get(key) {
+            return *known;
+        }
+        self.live.flows.get(key).ok().flatten()
+    }
+
+    fn put_flow(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+        self.flows.borrow_mut().insert(*key, Some(*entry));
+        true
+    }
+
+    fn remove_flow(&self, key: &FlowKey) {
+        self.flows.borrow_mut().insert(*key, None);
+    }
+
+    fn nat(&self, key: &FlowKey) -> Option<NatSlot<'_>> {
+        let mut nat = self.nat.borrow_mut();
+        let known = nat.entry(*key).or_insert_with(|| {
+            let live = self.live.nat.get(key).ok().flatten();
+            live.map(|entry| Box::new(UnsafeCell::new(entry)))
+        });
+        let entry = NonNull::new(known.as_ref()?.get())?;
+        // SAFETY: the box is kept until the view goes, in `nat` or in `removed`, and this type
+        // is used by one thread (`RefCell`).
+        Some(unsafe { NatSlot::new(entry) })
+    }
+
+    fn insert_nat(&self, key: &FlowKey, entry: &NatEntry) -> Result<(), NotInserted> {
+        if self.nat(key).is_some() {
+            return Err(NotInserted::Exists);
+        }
+        self.nat.borrow_mut().insert(*key, Some(Box::new(UnsafeCell::new(*entry))));
+        Ok(())
+    }
+
+    fn remove_nat(&self, key: &FlowKey) {
+        let gone = self.nat.borrow_mut().insert(*key, None);
+        self.removed.borrow_mut().extend(gone.flatten());
+    }
+
+    fn now(&self) -> u32 {
+        self.now
+    }
+
+    fn count_sent(&self, _row: u32, _bytes: u64) {}
+
+    fn count_new(&self, row: u32) {
+        self.new_flow.set(Some(row));
+    }
+
+    fn count(&self, event: Event) {
+        self.events.borrow_mut().push(event);
+    }
+}
+
+/// The clock the program reads, in whole seconds.
+#[must_use]
+pub fn monotonic_seconds() -> u32 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec; the clock exists on every Linux this runs on.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    time.tv_sec as u32
+}
