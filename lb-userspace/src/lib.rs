@@ -1,5 +1,6 @@
 //! Holdfast's daemon and command-line tool.
 pub mod config;
 pub mod control;
+pub mod net;
 pub mod probe;
 pub mod report;
