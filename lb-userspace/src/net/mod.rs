@@ -9,7 +9,7 @@ mod links;
 mod netlink;
 mod resolver;
 #[cfg(test)]
-mod testbed;
+pub(crate) mod testbed;
 
 pub use facts::Link;
 pub use hop::{HopProblem, NextHop};

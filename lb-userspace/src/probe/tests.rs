@@ -7,6 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::net::testbed::Namespace;
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -197,6 +198,25 @@ async fn a_bad_request_of_ours_blames_no_backend() {
     let failure = probe(target, &asked, TIMEOUT).await.unwrap_err();
     assert!(!failure.kind.blames_backend(), "{failure:?}");
     task.abort();
+}
+
+#[test]
+fn a_lonely_host_tells_no_neighbour_from_no_route() {
+    let host = Namespace::new();
+    host.ip("link add eth0 type veth peer name eth1");
+    host.ip("link set eth1 up");
+    host.ip("link set eth0 up");
+    host.ip("addr add 10.0.0.1/24 dev eth0");
+    let rows = [
+        ("10.0.0.12:80", FailureKind::NoNeighbour),
+        ("192.0.2.1:80", FailureKind::Unreachable),
+        ("[2001:db8::1]:80", FailureKind::Unreachable),
+    ];
+    for (target, kind) in rows {
+        let patience = Duration::from_secs(20);
+        let result = host.run(probe(target.parse().unwrap(), &Probe::Tcp, patience));
+        assert_eq!(result.unwrap_err().kind, kind, "{target}");
+    }
 }
 
 #[test]

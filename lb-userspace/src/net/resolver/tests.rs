@@ -26,6 +26,8 @@ impl Lab {
         ));
         balancer.ip(&format!("link add eth1 type veth peer name eth1 netns {}", server.path()));
         for (end, host) in [(balancer, "1"), (server, "11")] {
+            // The kernel does not look for IPv6 neighbours while its link-local address is tentative.
+            end.inside(|| std::fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0")).unwrap();
             end.ip("link set eth0 up");
             end.ip("link set eth1 up");
             end.ip(&format!("addr add 10.0.0.{host}/24 dev eth0"));

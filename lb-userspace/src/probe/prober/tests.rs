@@ -229,3 +229,31 @@ async fn a_real_server_is_probed_until_it_is_removed() {
     drop(prober);
     assert!(events.recv().await.is_none(), "no sender is left");
 }
+
+#[tokio::test]
+async fn silent_servers_delay_no_other() {
+    // Connected by the backlog, never answered.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let lively = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = lively.local_addr().unwrap();
+    tokio::spawn(async move { while lively.accept().await.is_ok() {} });
+    let asked = Health {
+        probe: Probe::Http { path: "/".into(), host: None, status: 200..=200 },
+        timeout: 5000 * MS,
+        interval: 100 * MS,
+        ..health()
+    };
+    let (mut prober, mut events) = Prober::new();
+    for key in 0..100 {
+        prober.spawn(key, silent.local_addr().unwrap(), asked.clone(), HealthState::Unknown);
+    }
+    for key in 100..300 {
+        prober.spawn(key, target, Health { probe: Probe::Tcp, ..asked.clone() }, HealthState::Up);
+    }
+    let mut rounds = HashMap::new();
+    while rounds.len() < 200 || rounds.values().any(|round| *round < 5) {
+        let event = events.recv().await.unwrap();
+        assert!(event.key >= 100, "a silent server was given up before others were asked 5 times");
+        *rounds.entry(event.key).or_insert(0) += 1;
+    }
+}
