@@ -2,4 +2,6 @@
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod net;
+pub mod probe;
 pub mod report;

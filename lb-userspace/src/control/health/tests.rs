@@ -1,0 +1,189 @@
+//! Tables of events for the health machine, and properties of any sequence of them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const INTERVAL: u64 = 1000;
+const FAST: u64 = 100;
+
+fn policy(rise: u32, fall: u32) -> Policy {
+    Policy {
+        probed: true,
+        interval: Duration::from_millis(INTERVAL),
+        fast_interval: Duration::from_millis(FAST),
+        rise,
+        fall,
+    }
+}
+
+fn ok() -> ProbeResult {
+    Ok(Success { latency: Duration::from_millis(1) })
+}
+
+fn failed(kind: FailureKind) -> ProbeResult {
+    Err(Failure::new(kind, "test"))
+}
+
+/// `+` success, `-` refused, `!` a failure of our own.
+fn result(event: char) -> ProbeResult {
+    match event {
+        '+' => ok(),
+        '-' => failed(FailureKind::Refused),
+        '!' => failed(FailureKind::Local),
+        other => panic!("no such event: {other}"),
+    }
+}
+
+fn letter(state: HealthState) -> char {
+    match state {
+        HealthState::Unknown => '?',
+        HealthState::Up => 'U',
+        HealthState::Down => 'D',
+    }
+}
+
+/// Plays `events` from `start`; one letter of `states` and one of `next` (`n`ormal, `f`ast) each.
+#[track_caller]
+fn check(name: &str, start: HealthState, events: &str, states: &str, next: &str) {
+    let mut now = Instant::now();
+    let mut machine = HealthMachine::resume(policy(2, 3), start, now);
+    let (mut seen_states, mut seen_next) = (String::new(), String::new());
+    for event in events.chars() {
+        let before = machine.snapshot().state;
+        let transition = machine.on_result(now, now, &result(event));
+        let after = machine.snapshot().state;
+        assert_eq!(
+            transition.map(|t| (t.from, t.to)),
+            (before != after).then_some((before, after))
+        );
+        let wait = machine.next_probe_in().unwrap();
+        seen_states.push(letter(after));
+        seen_next.push(if wait == Duration::from_millis(FAST) { 'f' } else { 'n' });
+        now += wait;
+    }
+    assert_eq!((seen_states.as_str(), seen_next.as_str()), (states, next), "{name}");
+}
+
+#[test]
+fn events_move_the_state_as_drawn() {
+    use HealthState::{Down, Unknown, Up};
+    let rows = [
+        ("first success brings it up at once", Unknown, "+", "U", "n"),
+        ("unknown needs `fall` failures", Unknown, "---", "??D", "ffn"),
+        ("unknown, interrupted", Unknown, "--+", "??U", "ffn"),
+        ("up, three strikes", Up, "+---", "UUUD", "nffn"),
+        ("up, two strikes and back", Up, "--+--", "UUUUU", "ffnff"),
+        ("a success starts the count anew", Up, "--+---", "UUUUUD", "ffnffn"),
+        ("down, `rise` successes", Down, "-++", "DDU", "nfn"),
+        ("down, one success is not enough", Down, "+-+-", "DDDD", "fnfn"),
+        ("alternating never flips", Up, "-+-+-+-+", "UUUUUUUU", "fnfnfnfn"),
+        ("fail over and back", Up, "---++", "UUDDU", "ffnfn"),
+        ("our own failures are no evidence", Up, "!!!!", "UUUU", "nnnn"),
+        ("nor do they break or extend a run", Up, "-!-!-", "UUUUD", "ffffn"),
+    ];
+    for (name, start, events, states, next) in rows {
+        check(name, start, events, states, next);
+    }
+}
+
+#[test]
+fn transition_carries_cause_and_detection_time() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut machine = HealthMachine::resume(policy(2, 3), HealthState::Up, start);
+    let refused = failed(FailureKind::Refused);
+    assert_eq!(machine.on_result(at(1000), at(1001), &refused), None);
+    assert_eq!(machine.on_result(at(1100), at(1101), &refused), None);
+    let status = failed(FailureKind::HttpStatus);
+    let down = machine.on_result(at(1200), at(1202), &status).unwrap();
+    assert_eq!(down.detection(), Duration::from_millis(202));
+    assert_eq!(down.failure.clone().map(|f| f.kind.is_hard()), Some(false));
+    let seen = machine.snapshot();
+    assert_eq!((seen.state, seen.streak, seen.since), (HealthState::Down, 3, at(1202)));
+    assert_eq!(seen.failing_since, Some(at(1000)));
+    assert_eq!(seen.last_failure.map(|last| last.at), Some(at(1202)));
+}
+
+#[test]
+fn snapshot_keeps_the_last_failure_and_latency() {
+    let start = Instant::now();
+    let mut machine = HealthMachine::new(policy(1, 1), start);
+    machine.on_result(start, start, &failed(FailureKind::Timeout));
+    machine.on_result(start, start, &ok());
+    let report = machine.snapshot().report(start + Duration::from_millis(7), None);
+    assert_eq!(report.last_failure.as_deref(), Some("timeout: test"));
+    assert_eq!((report.latency_ms, report.since_ms, report.streak), (Some(1.0), 7, 1));
+}
+
+#[test]
+fn unprobed_is_up() {
+    let now = Instant::now();
+    let unprobed = Policy { probed: false, ..policy(2, 3) };
+    for state in [HealthState::Unknown, HealthState::Down] {
+        assert_eq!(HealthMachine::resume(unprobed, state, now).snapshot().state, HealthState::Up);
+        let mut machine = HealthMachine::resume(policy(2, 3), state, now);
+        let up = machine.reconfigure(unprobed, true, now).unwrap();
+        assert_eq!((up.to, machine.next_probe_in()), (HealthState::Up, None));
+    }
+}
+
+#[test]
+fn reconfiguring_keeps_the_state_of_the_same_server_only() {
+    let now = Instant::now();
+    let mut machine = HealthMachine::resume(policy(2, 3), HealthState::Down, now);
+    assert_eq!(machine.reconfigure(policy(1, 1), true, now), None);
+    assert_eq!(machine.snapshot().state, HealthState::Down);
+    let fresh = machine.reconfigure(policy(1, 1), false, now).unwrap();
+    assert_eq!((fresh.from, fresh.to), (HealthState::Down, HealthState::Unknown));
+}
+
+proptest! {
+    /// An oracle that counts backwards over the history instead of keeping a run.
+    #[test]
+    fn never_flips_without_the_evidence(
+        rise in 1u32..5,
+        fall in 1u32..5,
+        events in prop::collection::vec(prop::sample::select(vec!['+', '-', '!']), 0..200),
+    ) {
+        let now = Instant::now();
+        let mut machine = HealthMachine::new(policy(rise, fall), now);
+        let mut history = Vec::new();
+        for event in events {
+            if event != '!' {
+                history.push(event);
+            }
+            let transition = machine.on_result(now, now, &result(event));
+            let last = |n: u32, wanted: char| {
+                history.len() >= n as usize && history.iter().rev().take(n as usize).all(|e| *e == wanted)
+            };
+            if let Some(transition) = &transition {
+                match transition.to {
+                    HealthState::Up if transition.from == HealthState::Unknown => prop_assert!(last(1, '+')),
+                    HealthState::Up => prop_assert!(last(rise, '+')),
+                    HealthState::Down => prop_assert!(last(fall, '-')),
+                    HealthState::Unknown => prop_assert!(false, "nothing leads back to unknown"),
+                }
+            }
+            // And it never stays against the evidence.
+            match machine.snapshot().state {
+                HealthState::Up => prop_assert!(!last(fall, '-')),
+                HealthState::Down => prop_assert!(!last(rise, '+')),
+                HealthState::Unknown => prop_assert!(!last(1, '+') && !last(fall, '-')),
+            }
+            let wait = machine.next_probe_in();
+            let settled = machine.is_settled() || history.is_empty();
+            prop_assert_eq!(wait == Some(Duration::from_millis(INTERVAL)), settled);
+        }
+    }
+
+    #[test]
+    fn alternating_results_never_flip(rise in 2u32..6, fall in 2u32..6, up: bool, rounds in 1usize..100) {
+        let now = Instant::now();
+        let start = if up { HealthState::Up } else { HealthState::Down };
+        let mut machine = HealthMachine::resume(policy(rise, fall), start, now);
+        for event in ['-', '+'].into_iter().cycle().take(rounds) {
+            prop_assert_eq!(machine.on_result(now, now, &result(event)), None);
+        }
+    }
+}
