@@ -1,5 +1,7 @@
 //! Holdfast's daemon and command-line tool.
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod report;

@@ -26,6 +26,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use check::is_name;
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use diff::diff;
 pub use edit::{apply_backend_change, locate};

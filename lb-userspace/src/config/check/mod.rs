@@ -23,22 +23,29 @@ pub(crate) fn check(config: &Config, gaps: &Gaps) -> Vec<Problem> {
     problems
 }
 
+const LONGEST_NAME: usize = 63;
+
 /// Letters, digits and inner dots, dashes and underscores: safe in paths, metrics and commands.
-fn name(place: Place, name: &str, problems: &mut Vec<Problem>) {
-    const MAX: usize = 63;
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = name.as_bytes();
     let ends = [bytes.first(), bytes.last()];
-    let well_formed = ends.iter().all(|end| end.is_some_and(|byte| alphanumeric(*byte)))
-        && bytes.iter().all(|byte| alphanumeric(*byte) || b"._-".contains(byte));
+    name.len() <= LONGEST_NAME
+        && ends.iter().all(|end| end.is_some_and(|byte| alphanumeric(*byte)))
+        && bytes.iter().all(|byte| alphanumeric(*byte) || b"._-".contains(byte))
+}
+
+fn name(place: Place, name: &str, problems: &mut Vec<Problem>) {
+    if is_name(name) {
+        return;
+    }
     let message = if name.is_empty() {
         "the name is empty".to_owned()
-    } else if name.len() > MAX {
-        format!("the name has {} bytes, more than {MAX}", name.len())
-    } else if !well_formed {
-        format!("'{}' can't be a name", name.escape_debug())
+    } else if name.len() > LONGEST_NAME {
+        format!("the name has {} bytes, more than {LONGEST_NAME}", name.len())
     } else {
-        return;
+        format!("'{}' can't be a name", name.escape_debug())
     };
     problems.push(Problem::new(
         place,
