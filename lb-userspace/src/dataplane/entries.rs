@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use aya_obj::generated::{bpf_attr, bpf_cmd};
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 
 /// A `BPF_MAP_TYPE_HASH` or `…_LRU_HASH` of `K` → `V`.
 #[derive(Debug)]
