@@ -1,6 +1,7 @@
 //! The real `lb` against a real socket: what it prints, and the exit code it promises.
+#![expect(clippy::unwrap_used, reason = "a test that can not go on should stop")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -331,4 +332,17 @@ fn other_users_may_look_at_most() {
     let (code, said) = nobody("backend remove web/web-01");
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("uid 65534 may look but not change anything"), "{said}");
+}
+
+#[test]
+fn watching_goes_on_until_stopped() {
+    let lab = Lab::start();
+    let mut child = lab.command("status --watch -o json").stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in lines.take(2) {
+        let status: Status = serde_json::from_str(&line.unwrap()).unwrap();
+        assert_eq!(status.revision, 1);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
