@@ -22,8 +22,10 @@ pub use client::{Client, Failure};
 pub use server::serve;
 pub use socket::{Listener, bind};
 
-/// The largest request body read, well above the largest configuration.
-const MAX_BODY: usize = 8 << 20;
+/// The largest configuration read, as JSON.
+const MAX_CONFIG: usize = 8 << 20;
+/// The largest of all other bodies: anybody who may look can send one.
+const MAX_BODY: usize = 16 << 10;
 
 /// `POST /v1/backends/{service}/{name}`; the name is in the path.
 #[derive(Clone, Debug, Serialize, Deserialize)]

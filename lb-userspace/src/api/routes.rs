@@ -10,7 +10,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 
-use super::{Drain, Flow, MAX_BODY, NewBackend, NewWeight};
+use super::{Drain, Flow, MAX_BODY, MAX_CONFIG, NewBackend, NewWeight};
 use crate::config::model::{Backend, Config};
 use crate::config::validate;
 use crate::control::handle::{Actor, BackendChange, Handle, Request};
@@ -41,7 +41,7 @@ pub(super) fn router(handle: Handle, writers: &[u32]) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/config", get(config))
-        .route("/v1/apply", post(apply))
+        .route("/v1/apply", post(apply).layer(DefaultBodyLimit::max(MAX_CONFIG)))
         .route("/v1/reload", post(reload))
         .route("/v1/backends/{service}/{name}", post(add).delete(remove))
         .route("/v1/backends/{service}/{name}/weight", put(weight))
@@ -198,7 +198,7 @@ impl From<Error> for Failed {
 
 impl From<BytesRejection> for Failed {
     fn from(rejection: BytesRejection) -> Self {
-        let hint = format!("send at most {MAX_BODY} bytes");
+        let hint = format!("send at most {MAX_BODY} bytes, or {MAX_CONFIG} of configuration");
         let error = Error::new(ErrorKind::Invalid, rejection.body_text(), hint);
         Self { status: rejection.status(), error }
     }

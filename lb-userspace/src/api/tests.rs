@@ -248,8 +248,12 @@ fn malformed_requests_get_an_error_in_json() {
         }
         let deep = "[".repeat(1 << 20);
         assert_eq!(daemon.send("POST", "/v1/apply", deep.as_bytes()).await.0, 400);
-        let large = vec![b' '; MAX_BODY + 1];
-        assert_eq!(daemon.send("POST", "/v1/apply", &large).await.0, 413);
+        for (path, limit) in [("/v1/apply", MAX_CONFIG), ("/v1/explain", MAX_BODY)] {
+            let (status, error) = daemon.send("POST", path, &vec![b' '; limit + 1]).await;
+            assert_eq!(status, 413, "{path}");
+            assert!(error.is_some(), "{path}");
+            assert_eq!(daemon.send("POST", path, &vec![b' '; limit]).await.0, 400, "{path}");
+        }
         daemon.raw(b"\x16\x03\x01 nonsense\r\n\r\n").await;
         daemon.client().status().await.unwrap();
     });

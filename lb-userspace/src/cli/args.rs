@@ -43,6 +43,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Print text for people, or JSON for programs
     #[arg(short, long, global = true, default_value = "text", value_name = "text|json", hide_possible_values = true,
@@ -87,6 +88,7 @@ pub(crate) enum Command {
     /// valid. Connections to backends that stay, stay. Survives a restart.
     #[command(after_help = "Example:\n  lb apply lb.toml --dry-run && sudo lb apply lb.toml")]
     Apply {
+        /// The whole configuration, as for `lb run`
         file: PathBuf,
         /// Only say what would change
         #[arg(long)]
@@ -132,7 +134,7 @@ pub(crate) struct RunArgs {
     /// Configuration file [default: /etc/holdfast/lb.toml]
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["interface", "listen", "mode", "backend", "service", "health"])]
     pub(crate) config: Option<PathBuf>,
-    /// Without a file: interface to attach to; may be repeated
+    /// Interface to attach to; may be repeated
     #[arg(long, value_name = "IF", requires_all = ["listen", "mode", "backend"], help_heading = "Without a file")]
     pub(crate) interface: Vec<String>,
     /// VIP, port and protocol; may be repeated
@@ -191,7 +193,10 @@ pub(crate) enum ServiceCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackendCommand {
     /// List the backends, of one service or of all; changes nothing
-    List { service: Option<String> },
+    List {
+        /// Only this service's
+        service: Option<String>,
+    },
     /// Add a backend: it takes its share of new connections once its probes pass
     ///
     /// Some 1/N of new connections move to it; established ones stay. Survives a restart.
@@ -199,6 +204,7 @@ pub(crate) enum BackendCommand {
         after_help = "Example:\n  sudo lb backend add web/web-03 --address 10.0.0.13 --weight 2"
     )]
     Add {
+        /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
         /// Its address; names are not resolved
@@ -216,11 +222,13 @@ pub(crate) enum BackendCommand {
         after_help = "Example:\n  sudo lb backend drain web/web-02   # wait until it has no flows\n  sudo lb backend remove web/web-02"
     )]
     Remove {
+        /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
     },
     /// Change a backend's relative share of new connections; established ones stay
     Weight {
+        /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
         /// 1 to 1000
@@ -234,6 +242,7 @@ pub(crate) enum BackendCommand {
         after_help = "Example:\n  sudo lb backend drain web/web-02 --reason \"kernel update\""
     )]
     Drain {
+        /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
         /// Shown in `lb status` to whoever wonders later
@@ -242,6 +251,7 @@ pub(crate) enum BackendCommand {
     },
     /// End a drain: the backend takes new connections again if its probes pass
     Ready {
+        /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
     },

@@ -38,10 +38,14 @@ impl Failed {
                     IoKind::NotFound => "name the file: `lb run -c FILE`, `lb check FILE`",
                     _ => "is this a configuration file?",
                 };
-                let error = Error::new(ErrorKind::Invalid, message, hint);
-                Self::Error { error, code: BAD_INPUT }
+                Self::bad_input(Error::new(ErrorKind::Invalid, message, hint))
             }
         }
+    }
+
+    /// An error of what was typed, whatever its kind.
+    pub(crate) fn bad_input(error: Error) -> Self {
+        Self::Error { error, code: BAD_INPUT }
     }
 
     pub(crate) fn invalid_input() -> Self {

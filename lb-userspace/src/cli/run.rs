@@ -47,7 +47,7 @@ pub(crate) fn run(args: RunArgs, socket: PathBuf) -> Result<(), Failed> {
         ConfigSource::File(file)
     } else {
         let config = inline(&args);
-        validate(&config)?;
+        validate(&config).map_err(Failed::bad_input)?;
         ConfigSource::Inline(Box::new(config))
     };
     let options = RunOptions {

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 
 use super::place::Finding;
 
 /// More are counted, not shown: nobody fixes a hundred at once.
 pub(crate) const MAX_SHOWN: usize = 50;
+
+/// Bytes between two places of one snippet.
+const LONGEST_SNIPPET: usize = 16 << 10;
 
 /// All errors of one file, in its order.
 #[derive(Clone, Debug)]
@@ -101,18 +104,16 @@ impl Diagnostics {
         let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
         let mut out = String::new();
         for item in &self.items {
-            let mut snippet = Snippet::source(self.source.as_str())
-                .path(self.file.as_str())
-                .annotation(AnnotationKind::Primary.span(item.span.clone()));
-            if let Some((span, label)) = &item.other {
-                snippet =
-                    snippet.annotation(AnnotationKind::Context.span(span.clone()).label(*label));
+            match self.snippet(item) {
+                Some(snippet) => {
+                    let report = [Level::ERROR
+                        .primary_title(item.message.as_str())
+                        .element(snippet)
+                        .element(Level::HELP.message(item.hint.as_str()))];
+                    out.push_str(&renderer.render(&report));
+                }
+                None => out.push_str(&self.line(item)),
             }
-            let report = [Level::ERROR
-                .primary_title(item.message.as_str())
-                .element(snippet)
-                .element(Level::HELP.message(item.hint.as_str()))];
-            out.push_str(&renderer.render(&report));
             out.push('\n');
         }
         if self.left_off > 0 {
@@ -121,16 +122,41 @@ impl Diagnostics {
         out
     }
 
+    /// The lines an error is about; `None` where they are too long to be worth showing.
+    fn snippet<'a>(&'a self, item: &Diagnostic) -> Option<Snippet<'a, Annotation<'a>>> {
+        // Only what is shown is handed over: the renderer takes its time over every byte.
+        let other = item.other.as_ref().filter(|(span, _)| {
+            let (start, end) = (span.start.min(item.span.start), span.end.max(item.span.end));
+            end - start <= LONGEST_SNIPPET
+        });
+        let spans = || other.map(|(span, _)| span).into_iter().chain([&item.span]);
+        let start = spans().map(|span| span.start).min()?;
+        let end = spans().map(|span| span.end).max()?;
+        let start = self.source[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = self.source[end..].find('\n').map_or(self.source.len(), |newline| end + newline);
+        if end - start > 2 * LONGEST_SNIPPET {
+            return None;
+        }
+        let within = |span: &Range<usize>| span.start - start..span.end - start;
+        let mut snippet = Snippet::source(&self.source[start..end])
+            .line_start(position(&self.source, start).0)
+            .path(self.file.as_str())
+            .annotation(AnnotationKind::Primary.span(within(&item.span)));
+        if let Some((span, label)) = other {
+            snippet = snippet.annotation(AnnotationKind::Context.span(within(span)).label(*label));
+        }
+        Some(snippet)
+    }
+
     /// One line each, `FILE:LINE:COLUMN: message (hint)`: for logs and JSON.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.items
-            .iter()
-            .map(|item| {
-                let Diagnostic { line, column, message, hint, .. } = item;
-                format!("{}:{line}:{column}: {message} ({hint})", self.file)
-            })
-            .collect()
+        self.items.iter().map(|item| self.line(item)).collect()
+    }
+
+    fn line(&self, item: &Diagnostic) -> String {
+        let Diagnostic { line, column, message, hint, .. } = item;
+        format!("{}:{line}:{column}: {message} ({hint})", self.file)
     }
 }
 

@@ -86,8 +86,12 @@ pub(crate) enum Scalar {
 /// Reads keys and types; the first thing that is wrong with them.
 pub(crate) fn read(source: &str) -> Result<RawConfig, Finding> {
     toml::from_str(source).map_err(|error| {
-        let message = error.message().replace("expected i64", "expected a whole number");
-        let hint = hint_for(&message);
+        let hint = hint_for(error.message());
+        let message = match error.message().strip_prefix("unknown field ") {
+            // The hint lists what is expected.
+            Some(rest) => format!("unknown key {}", rest.split(", ").next().unwrap_or(rest)),
+            None => error.message().replace("expected i64", "expected a whole number"),
+        };
         Finding { span: error.span().unwrap_or(0..0), message, hint, other: None }
     })
 }
@@ -109,7 +113,7 @@ fn hint_for(message: &str) -> String {
         ),
         ("expected a sequence", "write a list in square brackets, such as [\"eth0\"]"),
         ("expected a string", "put the value in double quotes"),
-        ("expected a whole number", "write a whole number without quotes"),
+        ("expected i64", "write a whole number without quotes"),
         ("expected a boolean", "write true or false, without quotes"),
         (
             "expected a table",

@@ -109,19 +109,19 @@ backends = [{ name = "dns-01", address = "fd00::53" }]
 
 #[test]
 fn keys_and_types() {
-    check("[nod]\n", &["1:2 nod | unknown field | did you mean `node`?"]);
-    node("interfacs = []", "2:1 interfacs | unknown field | did you mean `interfaces`?");
+    check("[nod]\n", &["1:2 nod | unknown key | did you mean `node`?"]);
+    node("interfacs = []", "2:1 interfacs | unknown key | did you mean `interfaces`?");
     node("interfaces = \"eth0\"", "2:14 \"eth0\" | invalid type | write a list");
-    service("colour = 1", "7:1 colour | unknown field | remove it; known here: name, listen");
+    service("colour = 1", "7:1 colour | unknown key | remove it; known here: name, listen");
     service(
         "health = { intervall = \"1s\" }",
         "7:12 intervall | unknown | did you mean `interval`?",
     );
     service("idle_timeout = 5", "7:16 5 | invalid type | double quotes");
-    backends("nat", "{ nam = \"a\" }", "7:15 nam | unknown field | did you mean `name`?");
+    backends("nat", "{ nam = \"a\" }", "7:15 nam | unknown key | did you mean `name`?");
     backends("nat", "\"10.0.0.1\"", "7:13 \"10.0.0.1\" | invalid type | write a table");
     let backup = "{ name = \"a\", address = \"10.0.0.1\", backup = true }";
-    backends("nat", backup, "7:49 backup | unknown field | remove it");
+    backends("nat", backup, "7:49 backup | unknown key | remove it");
     check("[service]\nname = \"web\"\n", &["1:1 [service] | invalid type | [[service]]"]);
     check(&format!("{HEAD}[[service]]\nname = \n"), &["4:8  | must be quoted | double quotes"]);
     check(&format!("{HEAD}interfaces = []\n"), &["3:1 interfaces | duplicate key | remove one"]);
@@ -307,7 +307,7 @@ fn probes() {
         ("tcp = true, http = \"/\"", "7:31 \"/\"", "two ways to probe | keep one"),
         ("none = true, tcp = true", "7:31 true", "two ways to probe | keep one"),
         ("tcp = false", "7:18 false", "chooses no probe | write true"),
-        ("icmp = true", "7:12 icmp", "unknown field | known here: none, tcp, http"),
+        ("icmp = true", "7:12 icmp", "unknown key | known here: none, tcp, http"),
         ("host = \"a\"", "7:19 \"a\"", "belongs to an http probe | add http"),
         ("http = \"healthz\"", "7:19 \"healthz\"", "begin with '/' | \"/healthz\""),
         ("http = \"/a b\"", "7:19 \"/a b\"", "can't be sent | percent-encode"),
@@ -362,6 +362,12 @@ fn files_that_are_no_configuration() {
     assert!(matches!(load(Path::new("/nonexistent/lb.toml")), Err(LoadError::Unreadable(_))));
     let deep = format!("a = {}", "[".repeat(100_000));
     assert!(parse(&deep, "lb.toml").unwrap_err().to_string().contains("recurs"));
+    let wide = format!("{HEAD}{WEB}backends = [{}]\n", "{ name = \"a\" }, ".repeat(10_000));
+    let error = parse(&wide, "lb.toml").unwrap_err();
+    assert!(
+        error.to_string().starts_with("lb.toml:7:13: the backend has no address"),
+        "no snippet"
+    );
     let many = format!("{HEAD}{WEB}backends = [{}]\n", "{},".repeat(1000));
     let error = parse(&many, "lb.toml").unwrap_err();
     assert_eq!(error.count(), 2000);
