@@ -6,10 +6,10 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
-use super::{apt, step};
-use crate::shell::{capture, find_program, run};
+use super::{apt, linker, step};
+use crate::shell::{capture, find_program};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Compiler {
@@ -55,49 +55,52 @@ pub(crate) fn peek_active() -> Result<Compiler> {
     Compiler::at(&Path::new(&sysroot).join("bin"))
 }
 
-/// The active compiler, with `rust-src` added when rustup can.
+/// The active compiler, if its `core` source is there.
 pub(crate) fn active() -> Result<Compiler> {
-    let compiler = peek_active()?;
-    if compiler.source.is_some() {
-        return Ok(compiler);
+    with_source(peek_active()?)
+}
+
+/// Debian's compiler for building browsers, if it is there: recent, packaged with its source and its LLVM.
+pub(crate) fn distribution() -> Result<Compiler> {
+    let compiler = with_source(Compiler::at(Path::new("/usr/bin"))?)?;
+    if !linker::supports(compiler.llvm) {
+        bail!("{compiler} is too old: bpf-linker works with LLVM {:?}", linker::LLVM);
     }
-    let no_source = anyhow!("{compiler} has no source of `core` (component rust-src)");
+    Ok(compiler)
+}
+
+/// The active compiler, with `rust-src` added by rustup.
+pub(crate) fn add_source() -> Result<Compiler> {
     if find_program("rustup").is_none() {
-        return Err(no_source);
+        bail!("there is no rustup to add rust-src with");
     }
     step(
         "adding the component rust-src to the active toolchain",
         "the eBPF target has no prebuilt `core`; it is compiled from source",
     );
-    if let Err(why) = run(Command::new("rustup").args(["component", "add", "rust-src"])) {
-        eprintln!("    rustup cannot add it here; the distribution's compiler is the next choice");
-        return Err(no_source.context(format!("{why:#}")));
-    }
-    let compiler = peek_active()?;
-    if compiler.source.is_none() {
-        bail!("rustup added rust-src, but {compiler} still has no source of `core`");
-    }
-    Ok(compiler)
+    capture(
+        Command::new("rustup").args(["component", "add", "rust-src"]).env("RUST_BACKTRACE", "0"),
+    )
+    .inspect_err(|_| {
+        eprintln!("    rustup cannot add it here; next: the distribution's compiler")
+    })?;
+    active()
 }
 
-/// Debian's compiler for building browsers: recent, and packaged with its source and its LLVM.
-pub(crate) fn distribution() -> Result<Compiler> {
-    let bin = Path::new("/usr/bin");
-    if let Ok(compiler) = Compiler::at(bin)
-        && compiler.source.is_some()
-        && super::linker::supports(compiler.llvm)
-    {
-        return Ok(compiler);
-    }
+/// The distribution's compiler and source, installed.
+pub(crate) fn add_distribution() -> Result<Compiler> {
     apt::install(
         &["rustc-web", "cargo-web", "rust-web-src"],
         "the distribution's matched compiler and source of `core`, as the active toolchain has none",
     )?;
-    let compiler = Compiler::at(bin)?;
-    if compiler.source.is_none() {
-        bail!("{compiler} has no source of `core`");
+    distribution()
+}
+
+fn with_source(compiler: Compiler) -> Result<Compiler> {
+    match compiler.source {
+        Some(_) => Ok(compiler),
+        None => bail!("{compiler} has no source of `core` (component rust-src)"),
     }
-    Ok(compiler)
 }
 
 fn major(version: &str) -> Option<u32> {

@@ -44,10 +44,13 @@ pub(crate) fn run(with_lab: bool) -> Result<()> {
     Ok(())
 }
 
-/// The active compiler with its `core` source, or the distribution's; with the LLVM that matches it.
+/// The active compiler with its `core` source, or the distribution's, and the LLVM that matches it. What is there
+/// goes before what must be installed.
 fn compiler_with_llvm() -> Result<(Compiler, PathBuf)> {
     let mut refused = Vec::new();
-    for find in [compiler::active, compiler::distribution] {
+    for find in
+        [compiler::active, compiler::distribution, compiler::add_source, compiler::add_distribution]
+    {
         match find().and_then(|compiler| llvm::ensure(compiler.llvm).map(|llvm| (compiler, llvm))) {
             Ok(found) => return Ok(found),
             Err(why) => refused.push(format!("{why:#}")),
