@@ -96,6 +96,8 @@ fn compile(root: &Path, tools: &Toolchain, triple: &str, target_dir: &Path) -> R
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // 32-bit instructions, which every kernel since 5.1 has.
+        "-Ctarget-cpu=v3".to_owned(),
         format!("-Clinker={}", tools.linker.display()),
         format!("--cfg=bpf_target_arch=\"{}\"", variable("CARGO_CFG_TARGET_ARCH")?),
     ];

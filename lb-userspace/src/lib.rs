@@ -8,3 +8,4 @@ pub mod dataplane;
 pub mod net;
 pub mod probe;
 pub mod report;
+pub mod store;

@@ -82,6 +82,15 @@ pub enum LoadError {
     Invalid(Diagnostics),
 }
 
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
+            Self::Invalid(diagnostics) => diagnostics.fmt(f),
+        }
+    }
+}
+
 /// Reads a configuration file.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
     let mut bytes = Vec::new();

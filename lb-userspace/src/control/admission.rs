@@ -189,19 +189,18 @@ mod tests {
         check(
             Serve,
             &[(1, Some(Fail)), (2, Some(Serve)), (3, Some(Fail)), (4, Some(Serve))],
-            &[
-                (1, Down, false),
-                (2, Returning, false),
-                (3, Down, false),
-                (4, Returning, false),
-            ],
+            &[(1, Down, false), (2, Returning, false), (3, Down, false), (4, Returning, false)],
         );
         check(
             Drain,
             &[(1, Some(Serve)), (2, Some(Drain)), (3, Some(Fail)), (4, Some(Drain))],
             &[(1, Returning, false), (2, Drained, true), (3, Down, false), (4, Drained, false)],
         );
-        check(Fail, &[(1, Some(Serve)), (2, Some(Fail))], &[(1, Returning, false), (2, Down, false)]);
+        check(
+            Fail,
+            &[(1, Some(Serve)), (2, Some(Fail))],
+            &[(1, Returning, false), (2, Down, false)],
+        );
     }
 
     proptest! {

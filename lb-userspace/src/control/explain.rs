@@ -73,7 +73,9 @@ fn explain_in<I: Ip>(
             node.config.services.iter().any(|s| s.listen.iter().any(|f| f.address == vip.ip()));
         if is_vip {
             answer.verdict = Verdict::PassNoService.name().into();
-            answer.steps.push(format!("{} is a VIP, but no service listens on {vip}/{protocol}", vip.ip()));
+            answer
+                .steps
+                .push(format!("{} is a VIP, but no service listens on {vip}/{protocol}", vip.ip()));
         } else {
             answer.steps.push(format!("no service listens on {vip}/{protocol}: the kernel's"));
         }
@@ -85,9 +87,25 @@ fn explain_in<I: Ip>(
     answer.service = Some(running.config.name.clone());
     answer.steps.push(format!("service {} in mode {}", running.config.name, running.config.mode));
     home(&mut answer, running, &View::new(maps), &service, hash);
-    let new = decide(&mut answer.steps, running, maps_view(node), &service, &flow(SYN), hash, "a new flow");
+    let new = decide(
+        &mut answer.steps,
+        running,
+        maps_view(node),
+        &service,
+        &flow(SYN),
+        hash,
+        "a new flow",
+    );
     let existing = (protocol == Protocol::Tcp).then(|| {
-        decide(&mut answer.steps, running, maps_view(node), &service, &flow(ACK), hash, "an existing flow")
+        decide(
+            &mut answer.steps,
+            running,
+            maps_view(node),
+            &service,
+            &flow(ACK),
+            hash,
+            "an existing flow",
+        )
     });
     match new {
         Ok(picked) => {
@@ -111,16 +129,24 @@ fn maps_view(node: &Node) -> View<'_> {
     View::new(&node.arena.maps)
 }
 
-fn home(answer: &mut Explanation, running: &Running, view: &View<'_>, service: &Service, hash: u64) {
+fn home(
+    answer: &mut Explanation,
+    running: &Running,
+    view: &View<'_>,
+    service: &Service,
+    hash: u64,
+) {
     let slot = fast_range(hash, service.table.slots());
     answer.slot = Some(slot);
     let (element, shift) = service.table.slot_at(slot);
     let Some(word) = view.slots(element) else { return };
     let row = service.table.first_row() + ((word >> shift) as u32 & service.table.slot_mask());
     let home = name(running, row).unwrap_or_else(|| "a backend that is gone".into());
-    let takes = running.backends.iter().find(|b| running.tables.row(b.index) == row).map(|b| {
-        format!("{:?}", b.state()).to_lowercase()
-    });
+    let takes = running
+        .backends
+        .iter()
+        .find(|b| running.tables.row(b.index) == row)
+        .map(|b| format!("{:?}", b.state()).to_lowercase());
     answer.steps.push(format!(
         "slot {slot} of {} belongs to {home} ({})",
         service.table.slots(),
@@ -195,7 +221,9 @@ fn next_hop(answer: &mut Explanation, node: &Node, running: &Running, row: u32) 
         }
         None => {
             answer.verdict = Verdict::DropNoNextHop.name().into();
-            answer.steps.push(format!("the next hop to {} is not resolved yet", backend.config.address));
+            answer
+                .steps
+                .push(format!("the next hop to {} is not resolved yet", backend.config.address));
         }
     }
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use super::health::{HealthSnapshot, HealthState};
-use super::service::{Backend, Drain, NewBackend, Running, is_probed, key_of};
 use super::servers::Servers;
+use super::service::{Backend, Drain, NewBackend, Running, is_probed, key_of};
 use super::sweep::{FlowsFound, NatFound, Swept};
 use super::tables::{Arena, Discarded};
 use crate::config::model::{self, Config, Mode};
@@ -51,12 +51,7 @@ pub struct Resting {
 impl Node {
     /// A node without services.
     #[must_use]
-    pub fn new(
-        maps: Arc<LiveMaps>,
-        node: model::Node,
-        prober: Prober,
-        resolver: Resolver,
-    ) -> Self {
+    pub fn new(maps: Arc<LiveMaps>, node: model::Node, prober: Prober, resolver: Resolver) -> Self {
         Self {
             servers: Servers::new(Arc::clone(&maps), node.nat_addresses.clone()),
             arena: Arena::new(maps),
@@ -153,11 +148,7 @@ impl Node {
     }
 
     /// Takes a next hop.
-    pub fn on_next_hop(
-        &mut self,
-        server: IpAddr,
-        hop: Result<NextHop, HopProblem>,
-    ) -> Result<()> {
+    pub fn on_next_hop(&mut self, server: IpAddr, hop: Result<NextHop, HopProblem>) -> Result<()> {
         if self.servers.set_hop(server, hop)? {
             self.mark_addresses()?;
         }
@@ -361,7 +352,8 @@ impl Node {
         for service in &wanted.services {
             servers.extend(service.backends.iter().map(|b| b.address));
         }
-        servers.extend(self.config.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)));
+        servers
+            .extend(self.config.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)));
         if servers.len() > maps.servers.len() as usize {
             bail!(
                 "{} servers, old and new together, but there is room for {}: raise \

@@ -7,13 +7,11 @@ use lb_common::verdict::{Event, Kind, Verdict};
 
 use super::node::Node;
 use super::service::{Backend, Running};
-use crate::config::model::Mode;
 use crate::config::format_duration;
+use crate::config::model::Mode;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::mac_text;
-use crate::report::{
-    self, Admin, Counters, HealthState, NamedCount, NextHop, Status, Warning,
-};
+use crate::report::{self, Admin, Counters, HealthState, NamedCount, NextHop, Status, Warning};
 
 /// What the daemon knows beside the node.
 #[derive(Debug)]

@@ -116,7 +116,8 @@ pub fn nat(
         let other = other_key(&entry, key.kind);
         let peer = maps.nat.get(&other)?;
         let idle = idle_of.get(&entry.row).copied().unwrap_or(otherwise);
-        let quiet = age(now, peer.map_or(entry.last_seen, |p| latest(now, entry.last_seen, p.last_seen)));
+        let quiet =
+            age(now, peer.map_or(entry.last_seen, |p| latest(now, entry.last_seen, p.last_seen)));
         if quiet < nat_timeout(&key, &entry, peer.as_ref(), idle).as_secs() {
             continue;
         }
@@ -139,7 +140,12 @@ pub fn nat(
 const SHORTEST: Duration = Duration::from_secs(5);
 
 /// How long a connection may be quiet. `entry` is either of its entries, `peer` the other.
-fn nat_timeout(key: &FlowKey, entry: &NatEntry, peer: Option<&NatEntry>, idle: Duration) -> Duration {
+fn nat_timeout(
+    key: &FlowKey,
+    entry: &NatEntry,
+    peer: Option<&NatEntry>,
+    idle: Duration,
+) -> Duration {
     const TCP: u8 = 6;
     let Some(peer) = peer else { return SHORTEST };
     let reply = if entry.state & STATE_REPLY != 0 { entry } else { peer };

@@ -51,10 +51,7 @@ impl Arena {
 
     /// Refuses what would not fit. For each service: its backends, whether it keeps its rows, and
     /// whether it needs a new table. Asks for what is needed before anything is given back.
-    pub fn check_room(
-        &self,
-        services: impl Iterator<Item = (usize, bool, bool)>,
-    ) -> Result<()> {
+    pub fn check_room(&self, services: impl Iterator<Item = (usize, bool, bool)>) -> Result<()> {
         let (mut tables, mut blocks, mut numbers) =
             (self.tables.clone(), self.blocks.clone(), self.numbers.clone());
         for (backends, keeps_rows, changes) in services {
@@ -250,9 +247,8 @@ impl ServiceTables {
             serving.get(at as usize % count).copied().unwrap_or_default()
         };
         for element in 0..SPARES / 4 {
-            let word = (0..4).fold(0u64, |word, i| {
-                word | u64::from(place(element * 4 + i)) << (i * 16)
-            });
+            let word =
+                (0..4).fold(0u64, |word, i| word | u64::from(place(element * 4 + i)) << (i * 16));
             maps.spare.set(self.number * (SPARES / 4) + element, word)?;
         }
         Ok(())
@@ -309,9 +305,7 @@ fn pack(slots: &[u16], wide: bool) -> Vec<u64> {
     let (per_element, bits) = if wide { (4, 16) } else { (8, 8) };
     slots
         .chunks(per_element)
-        .map(|chunk| {
-            chunk.iter().rev().fold(0u64, |word, slot| word << bits | u64::from(*slot))
-        })
+        .map(|chunk| chunk.iter().rev().fold(0u64, |word, slot| word << bits | u64::from(*slot)))
         .collect()
 }
 
