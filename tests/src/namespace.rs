@@ -12,11 +12,12 @@ use std::{
     process::Command,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 
-use crate::process::run;
+use crate::process::{kill, run, wait_until};
 
 const DIRECTORY: &str = "/run/netns";
 
@@ -108,8 +109,9 @@ pub(crate) fn names(prefix: &str) -> Vec<String> {
 pub(crate) fn remove(name: &str) -> Result<()> {
     if let Ok(namespace) = Namespace::open(name) {
         for pid in namespace.pids() {
-            crate::process::kill(pid, libc::SIGKILL);
+            kill(pid, libc::SIGKILL);
         }
+        wait_until(Duration::from_secs(2), || namespace.pids().is_empty());
     }
     run(Command::new("ip").args(["netns", "del", name]))
 }
