@@ -82,7 +82,7 @@ pub(crate) fn add_source() -> Result<Compiler> {
         Command::new("rustup").args(["component", "add", "rust-src"]).env("RUST_BACKTRACE", "0"),
     )
     .inspect_err(|_| {
-        eprintln!("    rustup cannot add it here; next: the distribution's compiler")
+        eprintln!("    rustup cannot add it here; next: the distribution's compiler");
     })?;
     active()
 }
