@@ -93,6 +93,7 @@ fn not_for_a_service<I: Translate, M: Maps>(
 ) -> Result<Sent, Verdict> {
     let address = find_address::<I, M>(maps, &flow.key.destination);
     if address & ADDRESS_NAT != 0
+        && nat::may_be_reply(maps, flow)
         && let Some(ifindex) = nat::reply::<I, M>(maps, packet, flow)?
     {
         return Ok(Sent { ifindex, row: Sent::TO_CLIENT });

@@ -196,11 +196,13 @@ fn decide(
         let found = if found { "asked" } else { "asked, without an answer" };
         steps.push(format!("{what}: the flow table is {found}"));
     }
-    let result = match &picked {
-        Ok(picked) => name(running, picked.row).unwrap_or_else(|| "a retired backend".into()),
-        Err(verdict) => verdict.name().into(),
-    };
-    steps.push(format!("{what} goes to {result}"));
+    steps.push(match &picked {
+        Ok(picked) => {
+            let name = name(running, picked.row).unwrap_or_else(|| "a retired backend".into());
+            format!("{what} goes to {name}")
+        }
+        Err(verdict) => format!("{what} gets {}: {}", verdict.name(), verdict.help()),
+    });
     picked
 }
 

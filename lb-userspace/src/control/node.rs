@@ -36,9 +36,10 @@ pub struct Node {
     resolver: Resolver,
     next_probe: u64,
     discarded: Discarded,
-    /// Rows that NAT connections point to, of the last sweep that began after `.0`.
+    /// Connections by row, of the last sweep of the NAT table.
     nat_rows: HashMap<u32, u64>,
-    nat_swept_at: Option<Instant>,
+    /// The last time backends or servers changed.
+    changed_at: Instant,
 }
 
 /// What was given up and may be taken again after a grace period.
@@ -62,7 +63,7 @@ impl Node {
             next_probe: 0,
             discarded: Discarded::default(),
             nat_rows: HashMap::new(),
-            nat_swept_at: None,
+            changed_at: Instant::now(),
         }
     }
 
@@ -77,6 +78,7 @@ impl Node {
         );
         self.check_room(wanted)?;
         let now = Instant::now();
+        self.changed_at = now;
         let stays = |running: &Running| {
             let same = |s: &&model::Service| {
                 s.name == running.config.name
@@ -219,7 +221,6 @@ impl Node {
     /// Applies a sweep of the NAT table that began at `began`, and frees what nothing holds.
     pub fn nat_swept(&mut self, found: NatFound, began: Instant) {
         self.nat_rows = found.rows;
-        self.nat_swept_at = Some(began);
         let nat = &self.nat_rows;
         let now = Instant::now();
         for running in &mut self.services {
@@ -229,7 +230,10 @@ impl Node {
             let flows = running.flows.clone();
             running.free_retired(now, |row| flows.contains_key(&row) || nat.contains_key(&row));
         }
-        self.forget_servers();
+        // Not what a packet may hold that is under way: a sweep takes far longer than one.
+        if began > self.changed_at {
+            self.forget_servers();
+        }
     }
 
     /// A backend by its names.

@@ -7,11 +7,12 @@ use lb_common::verdict::{Event, Kind, Verdict};
 
 use super::node::Node;
 use super::service::{Backend, Running};
-use crate::config::format_duration;
 use crate::config::model::Mode;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::mac_text;
-use crate::report::{self, Admin, Counters, HealthState, NamedCount, NextHop, Status, Warning};
+use crate::report::{
+    self, Admin, Counters, HealthState, NamedCount, NextHop, Status, Warning, long_age,
+};
 
 /// What the daemon knows beside the node.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
     }
     let all = || services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b)));
     for (service, backend) in all().filter(|(_, b)| b.health.state == HealthState::Down) {
-        let since = format_duration(Duration::from_secs(backend.health.since_ms / 1000));
+        let since = long_age(backend.health.since_ms);
         let reason = backend.health.last_failure.as_deref().unwrap_or("its probes fail");
         let found = backend.health.detection_ms.map_or(String::new(), |ms| {
             format!("; found and taken out within {ms:.0} ms of the first failing probe")
@@ -169,7 +170,7 @@ fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
     for (service, backend) in all() {
         let Admin::Drain { reason, actor, since_ms } = &backend.admin else { continue };
         let subject = format!("{}/{}", service.name, backend.name);
-        let since = format_duration(Duration::from_secs(since_ms / 1000));
+        let since = long_age(*since_ms);
         let reason = reason.as_ref().map_or(String::new(), |reason| format!(" (\"{reason}\")"));
         let passes = match backend.health.state {
             HealthState::Up => "; its probes pass",

@@ -67,26 +67,33 @@ impl ControlLoop {
         Self { node, store, state, source, interfaces, started, grace, sweep, sweep_at }
     }
 
-    /// Runs until a signal ends it. Only a broken invariant of ours is an error.
+    /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
+    /// event: a daemon that stops for it would be the outage.
     pub(super) async fn run(mut self, mut inputs: Inputs) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot take signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot take signals")?;
         let mut hangup = signal(SignalKind::hangup()).context("cannot take signals")?;
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
-            tokio::select! {
+            let done = tokio::select! {
                 // In this order: failures before everything that can wait.
                 biased;
-                Some(event) = inputs.probes.recv() => self.on_probe(event)?,
+                Some(event) = inputs.probes.recv() => self.on_probe(event),
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                Some(event) = inputs.hops.recv() => self.on_hop(event)?,
-                _ = hangup.recv() => self.on_hangup(),
-                Some(request) = inputs.requests.recv() => self.on_request(request),
-                () = sleep_until(clock) => self.node.on_clock()?,
-                resting = finished(&mut self.grace) => self.node.rested(resting?),
-                swept = finished(&mut self.sweep) => self.on_swept(swept??)?,
-                () = sleep_until(self.sweep_at), if self.sweep.is_none() => self.begin_sweep(),
+                Some(event) = inputs.hops.recv() => self.on_hop(event),
+                _ = hangup.recv() => { self.on_hangup(); Ok(()) }
+                Some(request) = inputs.requests.recv() => { self.on_request(request); Ok(()) }
+                () = sleep_until(clock) => self.node.on_clock(),
+                resting = finished(&mut self.grace) => resting.map(|r| self.node.rested(r)),
+                swept = finished(&mut self.sweep) => self.on_swept(swept),
+                () = sleep_until(self.sweep_at), if self.sweep.is_none() => {
+                    self.begin_sweep();
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                tracing::error!(error = format!("{error:#}"), "an event could not be handled");
             }
             self.begin_grace();
         }
@@ -267,9 +274,10 @@ impl ControlLoop {
         }));
     }
 
-    fn on_swept(&mut self, swept: Swept) -> Result<()> {
-        let took = swept.began.elapsed();
-        self.sweep_at = Instant::now() + SWEEP.max(took * SWEEP_SHARE);
+    fn on_swept(&mut self, swept: Result<Result<Swept>>) -> Result<()> {
+        self.sweep_at = Instant::now() + SWEEP;
+        let swept = swept??;
+        self.sweep_at = Instant::now() + SWEEP.max(swept.began.elapsed() * SWEEP_SHARE);
         if let Some(flows) = swept.flows {
             self.node.swept(flows)?;
         }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::format::{age, count, long_age, percent, safe_line, wrap};
+use super::format::{count, percent, safe_line, wrap};
 use super::table::Table;
 use crate::report::{Admin, Backend, BackendState, HealthState, Service, Status};
+use crate::report::{age, long_age};
 
 /// An earlier status, to show rates instead of totals.
 #[derive(Clone, Copy)]

@@ -2,12 +2,16 @@
 //!
 //! Fields are only ever added. Times are milliseconds; shares are 0 to 1; addresses are text.
 
+mod age;
+
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::{Frontend, Mode};
+
+pub use age::{age, long_age};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
