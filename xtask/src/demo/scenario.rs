@@ -130,6 +130,9 @@ fn spread(lab: &Lab, target: SocketAddr) -> Result<BTreeMap<String, u64>> {
     let counts = report.served_by();
     let line: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
     say(&format!("spread of {REQUESTS} requests: {}", line.join(", ")));
+    if counts.len() != usize::from(BACKENDS) {
+        bail!("only {} of {BACKENDS} backends got requests", counts.len());
+    }
     Ok(counts)
 }
 
