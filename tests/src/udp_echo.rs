@@ -39,16 +39,15 @@ impl UdpEcho {
             let name = name.to_owned();
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    if answer(&socket, &name).is_ok() {
-                        received.fetch_add(1, Ordering::Relaxed);
-                    }
+                    // An error is the timeout, or a client that has gone; neither ends the service.
+                    let _ = answer(&socket, &name, &received);
                 }
             });
         }
         Ok(Self { stop, received })
     }
 
-    /// Datagrams answered.
+    /// Datagrams received; counted before the answer leaves.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -60,7 +59,8 @@ impl Drop for UdpEcho {
     }
 }
 
-fn answer(socket: &UdpSocket, name: &str) -> io::Result<()> {
+fn answer(socket: &UdpSocket, name: &str, received: &AtomicU64) -> io::Result<()> {
     let (_, client) = socket.recv_from(&mut [0; 2048])?;
+    received.fetch_add(1, Ordering::Relaxed);
     socket.send_to(name.as_bytes(), client).map(drop)
 }

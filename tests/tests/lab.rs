@@ -102,32 +102,34 @@ fn long_connections_report_the_break_and_who_served() {
 fn udp_backends_answer_from_the_address_asked() {
     let lab = Lab::build(Topology::new(Mode::Dsr, 1).without_nginx()).unwrap();
     for family in [Family::V4, Family::V6] {
-        let address = SocketAddr::new(lab.topology().backend(0, family), 5353);
-        let vip = SocketAddr::new(family.vip(), 5353);
+        let own = lab.topology().backend(0, family);
+        // In place of the balancer: the client sends the VIP's packets to the backend itself.
+        let mut route = lab.client().command("ip");
+        route.args(["route", "replace", &family.vip().to_string(), "via", &own.to_string()]);
+        assert!(route.status().unwrap().success());
+        let addresses = [own, family.vip()].map(|address| SocketAddr::new(address, 5353));
         let backend = &lab.backend(0).unwrap().namespace;
-        let echo = UdpEcho::start(backend, "web-01", &[address, vip]).unwrap();
-        let answer = lab
-            .client()
-            .enter(|| {
-                let unspecified = SocketAddr::new(
-                    match family {
-                        Family::V4 => [0; 4].into(),
-                        Family::V6 => [0; 16].into(),
-                    },
-                    0,
-                );
-                let socket = UdpSocket::bind(unspecified).unwrap();
-                socket.connect(address).unwrap();
-                socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-                socket.send(b"?").unwrap();
-                let mut answer = [0; 16];
-                let length = socket.recv(&mut answer).unwrap();
-                answer[..length].to_vec()
-            })
-            .unwrap();
-        assert_eq!(answer, b"web-01");
-        assert_eq!(echo.received(), 1);
+        let echo = UdpEcho::start(backend, "web-01", &addresses).unwrap();
+        for address in addresses {
+            // A connected socket takes answers from this address alone.
+            assert_eq!(lab.client().enter(|| ask_udp(address)).unwrap(), b"web-01", "{address}");
+        }
+        assert_eq!(echo.received(), 2);
     }
+}
+
+fn ask_udp(server: SocketAddr) -> Vec<u8> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => [0; 4].into(),
+        SocketAddr::V6(_) => [0; 16].into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).unwrap();
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    socket.send(b"?").unwrap();
+    let mut answer = [0; 16];
+    let length = socket.recv(&mut answer).unwrap();
+    answer[..length].to_vec()
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(crate) fn run(with_lab: bool) -> Result<()> {
     let Compiler { rustc, cargo, llvm, .. } = compiler;
     record(&Toolchain { rustc, cargo, linker, llvm, bootstrap: true })?;
     if with_lab {
-        lab_programs()?;
+        install_lab_programs()?;
     }
     Ok(())
 }
@@ -72,7 +72,7 @@ pub(crate) const LAB_PROGRAMS: [(&str, &str, &str); 5] = [
     ("wrk", "wrk", "load through the VIP"),
 ];
 
-fn lab_programs() -> Result<()> {
+pub(crate) fn install_lab_programs() -> Result<()> {
     let missing: Vec<_> = LAB_PROGRAMS
         .iter()
         .filter(|(program, ..)| shell::find_program(program).is_none())
@@ -115,7 +115,7 @@ fn record(toolchain: &Toolchain) -> Result<()> {
 }
 
 fn ok(item: &str, what: &str) {
-    println!("ok  {item:<10}  {what}");
+    eprintln!("ok  {item:<10}  {what}");
 }
 
 /// Announces a step before it runs.
