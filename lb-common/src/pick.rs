@@ -336,3 +336,6 @@ pub fn answer_without_entry<M: Maps>(maps: &M, service: &Service, hash: u64) -> 
     let walk = walk(maps, service.table.0, service.number, hash);
     walk.old().map(|row| Answer { row, touched: walk.touched() })
 }
+
+#[cfg(test)]
+mod tests;
