@@ -257,3 +257,6 @@ fn allocate<M: Maps>(
     }
     Err(Verdict::DropNatNoPort)
 }
+
+#[cfg(test)]
+mod tests;
