@@ -33,6 +33,7 @@ pub(crate) struct HostMaps {
     pub(crate) sent: RefCell<Vec<(u32, u64)>>,
     pub(crate) new_flows: RefCell<Vec<u32>>,
     nat: RefCell<HashMap<FlowKey, Box<UnsafeCell<NatEntry>>>>,
+    #[expect(clippy::vec_box, reason = "slots point to the boxes' insides, which must not move")]
     removed: RefCell<Vec<Box<UnsafeCell<NatEntry>>>>,
     events: RefCell<Vec<Event>>,
 }
