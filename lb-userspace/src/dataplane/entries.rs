@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use aya_obj::generated::{bpf_attr, bpf_cmd};
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 
 /// A `BPF_MAP_TYPE_HASH` or `…_LRU_HASH` of `K` → `V`.
 #[derive(Debug)]
@@ -97,7 +97,9 @@ impl<K: Pod, V: Pod> Entries<K, V> {
     }
 
     fn element(&self, command: bpf_cmd, key: &K, value: &mut V, flags: u64) -> io::Result<()> {
-        let mut attr = bpf_attr::zeroed_batch(&self.map);
+        // The batch variant's descriptor would be refused: it lies behind these commands' fields,
+        // where the kernel wants zeros (`CHECK_ATTR` in kernel/bpf/syscall.c).
+        let mut attr = zeroed();
         // SAFETY: the variant used by these commands; the kernel reads one key and reads or
         // writes one value of the sizes the map was made with, which are `K`'s and `V`'s.
         unsafe {
@@ -119,11 +121,16 @@ trait Attribute {
 
 impl Attribute for bpf_attr {
     fn zeroed_batch(map: &OwnedFd) -> Self {
-        // SAFETY: a C union for which all bits zero is a value; so the kernel demands.
-        let mut attr: Self = unsafe { std::mem::zeroed() };
+        let mut attr = zeroed();
         attr.batch.map_fd = map.as_raw_fd() as u32;
         attr
     }
+}
+
+/// An attribute without anything in it.
+fn zeroed() -> bpf_attr {
+    // SAFETY: a C union for which all bits zero is a value; so the kernel demands.
+    unsafe { std::mem::zeroed() }
 }
 
 /// # Safety
