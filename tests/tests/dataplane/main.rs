@@ -9,6 +9,7 @@ mod decode;
 mod fixtures;
 mod frames;
 mod parity;
+mod random;
 mod rig;
 mod rows;
 mod spread;
