@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use lb_common::abi::NatEntry;
 use lb_common::packet::Packet;
 use lb_common::path;
 use lb_common::verdict::{Event, Verdict};
@@ -25,9 +26,7 @@ fn every_packet_becomes_what_it_should() {
     let mut backend_of = HashMap::new();
     for row in &rows {
         let out = world.check(row);
-        if row.expect != Expect::Untouched(Verdict::DropInternal)
-            && let End::Backend(backend) = out.end
-        {
+        if let End::Backend(backend) = out.end {
             let packet = Decoded::of(&row.frame);
             let flow = (packet.source(), packet.destination(), packet.protocol());
             let first = *backend_of.entry(flow).or_insert(backend);
@@ -138,11 +137,9 @@ fn an_answer_leaves_by_the_interface_the_client_came_by() {
     for vip in [VIP4, VIP6] {
         let got = open(&mut world, SocketAddr::new(vip, NAT_TCP), 50_002);
         let maps = world.rig.maps.clone();
-        maps.nat
-            .for_each(|key, entry| {
-                maps.nat.set(key, lb_common::abi::NatEntry { ifindex: 9, ..*entry }).unwrap()
-            })
-            .unwrap();
+        // As if the client's last packet had come by another interface.
+        let elsewhere = |entry: &NatEntry| NatEntry { ifindex: 9, ..*entry };
+        maps.nat.for_each(|key, entry| maps.nat.set(key, elsewhere(entry)).unwrap()).unwrap();
         let answer = frame(&FROM_CLIENT, got.destination(), got.source(), TCP, ACK, b"");
         assert_eq!(world.rig.run(&answer).action, Action::Redirect);
         // The client's next packet corrects it.

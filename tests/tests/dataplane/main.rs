@@ -6,6 +6,7 @@
 
 mod checks;
 mod decode;
+mod entries;
 mod fixtures;
 mod frames;
 mod parity;
