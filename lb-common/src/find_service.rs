@@ -47,3 +47,6 @@ fn find<'m, I: Ip, M: Maps>(maps: &'m M, address: &Address, key: u32) -> Option<
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

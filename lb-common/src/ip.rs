@@ -271,3 +271,6 @@ fn not_tcp_or_udp(packet: Packet<'_>, next_header: u8) -> Verdict {
 pub const fn ports(source: u16, destination: u16) -> u32 {
     join_ports(source.to_be(), destination.to_be())
 }
+
+#[cfg(test)]
+mod tests;

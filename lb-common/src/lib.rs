@@ -10,6 +10,8 @@ pub mod abi;
 pub mod checksum;
 pub mod find_service;
 pub mod hash;
+#[cfg(test)]
+mod host;
 pub mod ip;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;

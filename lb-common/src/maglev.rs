@@ -99,3 +99,6 @@ impl Wishes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -266,3 +266,6 @@ fn allocate<M: Maps>(
     }
     Err(Verdict::DropNatNoPort)
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,6 +185,7 @@ impl Walk {
     /// Backend row for a new flow.
     #[inline(always)]
     #[must_use]
+    #[expect(clippy::new_ret_no_self, reason = "new as opposed to old, not a constructor")]
     pub const fn new(self) -> Option<u32> {
         Self::row(self.0 & Self::ROW)
     }
@@ -278,7 +279,7 @@ impl First {
 /// 1 if a share takes a flow with these bits, else 0; the full share takes all.
 #[inline(always)]
 fn takes(share: u16, bits: u16) -> u64 {
-    let limit = u64::from(share) + (u64::from(share) + 1 >> 16);
+    let limit = u64::from(share) + ((u64::from(share) + 1) >> 16);
     subtract(u64::from(bits), limit) >> 63
 }
 
@@ -336,3 +337,6 @@ pub fn answer_without_entry<M: Maps>(maps: &M, service: &Service, hash: u64) -> 
     let walk = walk(maps, service.table.0, service.number, hash);
     walk.old().map(|row| Answer { row, touched: walk.touched() })
 }
+
+#[cfg(test)]
+mod tests;

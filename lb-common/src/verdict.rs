@@ -102,7 +102,7 @@ counters! {
         FlowInsert "flow-insert" "Recorded a flow in the flow table."
         FlowInsertFailed "flow-insert-failed" "Could not record a flow; it went where a later packet would go too."
         FlowVoid "flow-void" "Found a recorded flow whose backend is gone, and chose again."
-        Rehash "rehash" "Left the home slot's backend, which did not take the flow."
+        Rehash "rehash" "Walked on through the table: the home slot's backend does not take everything, or the slot is marked."
         WalkExhausted "walk-exhausted" "Found no backend in the bounded re-hash and took the service's spare."
         NatLookup "nat-lookup" "Looked a flow up in the NAT table (one for each packet of a `nat` service)."
         NatInsert "nat-insert" "Opened a NAT connection."

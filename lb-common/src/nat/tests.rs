@@ -1,0 +1,298 @@
+//! NAT connections, from the packets that make them to the packets they make.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::abi::{MODE_NAT, Word};
+use crate::host::{FIRST, HostMaps, NAT4, VIP4, full};
+use crate::path::run;
+
+const ACK: u8 = 0x10;
+const SYN: u8 = 0x02;
+const FIN: u8 = 0x11;
+const RST: u8 = 0x04;
+
+const CLIENT: [u8; 4] = [198, 51, 100, 7];
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc1];
+const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
+const INGRESS: u32 = 3;
+
+fn maps(backends: usize) -> HostMaps {
+    let mut maps = HostMaps::with_weights(&vec![1; backends]);
+    maps.add_frontend(4, 80, 6, MODE_NAT);
+    assert!(maps.add_record(4, VIP4, 53, 17, MODE_NAT));
+    for port in &mut maps.ports {
+        *port = 8080u16.to_be();
+    }
+    maps
+}
+
+/// An IPv4 frame without payload; its checksums are the checksum tests' matter.
+fn frame(protocol: u8, from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8) -> Vec<u8> {
+    let least: u8 = if protocol == 6 { 20 } else { 8 };
+    let mut frame = Vec::new();
+    frame.extend_from_slice(&OUR_MAC);
+    frame.extend_from_slice(&CLIENT_MAC);
+    frame.extend_from_slice(&[8, 0, 0x45, 0, 0, 20 + least, 0, 0, 0, 0, 64, protocol, 0, 0]);
+    frame.extend_from_slice(&from.0);
+    frame.extend_from_slice(&to.0);
+    frame.extend_from_slice(&from.1.to_be_bytes());
+    frame.extend_from_slice(&to.1.to_be_bytes());
+    frame.resize(34 + usize::from(least), 0);
+    if protocol == 6 {
+        frame[47] = flags;
+    }
+    frame
+}
+
+fn tcp(port: u16, flags: u8) -> Vec<u8> {
+    frame(6, (CLIENT, port), (VIP4[0].to_ne_bytes(), 80), flags)
+}
+
+fn go(maps: &HostMaps, frame: &mut [u8]) -> Result<Sent, Verdict> {
+    run(maps, Packet::from_slice(frame), INGRESS)
+}
+
+/// Source and destination of a frame.
+fn ends(frame: &[u8]) -> (([u8; 4], u16), ([u8; 4], u16)) {
+    let address = |at: usize| [frame[at], frame[at + 1], frame[at + 2], frame[at + 3]];
+    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    ((address(26), port(34)), (address(30), port(36)))
+}
+
+#[test]
+fn a_connection_is_translated_there_and_back() {
+    let maps = maps(3);
+    for (protocol, port) in [(6, 80), (17, 53)] {
+        let vip = (VIP4[0].to_ne_bytes(), port);
+        let mut there = frame(protocol, (CLIENT, 40_000), vip, SYN);
+        let sent = go(&maps, &mut there).unwrap();
+        let index = sent.row - FIRST;
+        assert_eq!(sent.ifindex, 10 + index);
+        let (source, destination) = ends(&there);
+        assert_eq!(source.0, NAT4[0].to_ne_bytes());
+        assert!((2000..3000).contains(&source.1));
+        assert_eq!(destination, ([10, 0, 0, index as u8], 8080));
+        assert_eq!(there[22], 63);
+        let events = maps.take_events();
+        assert_eq!(events, [Event::NatLookup, Event::NatInsert], "{protocol}");
+
+        let mut back = frame(protocol, destination, source, SYN | ACK);
+        let sent = go(&maps, &mut back).unwrap();
+        assert_eq!(sent, Sent { ifindex: INGRESS, row: Sent::TO_CLIENT });
+        assert_eq!(ends(&back), (vip, (CLIENT, 40_000)));
+        assert_eq!((&back[..6], &back[6..12], back[22]), (&CLIENT_MAC[..], &OUR_MAC[..], 63));
+        assert_eq!(maps.take_events(), [Event::NatLookup]);
+    }
+    assert_eq!(maps.new_flows.borrow().len(), 2);
+    assert_eq!(maps.sent.borrow().len(), 2, "replies are not the backend's traffic");
+}
+
+#[test]
+fn the_reply_entry_is_the_exact_reverse() {
+    let maps = maps(3);
+    for port in 1024..1224 {
+        go(&maps, &mut tcp(port, SYN)).unwrap();
+    }
+    let entries = maps.nat_entries();
+    assert_eq!(entries.len(), 400);
+    for (key, entry) in &entries {
+        let other_key = other_key(entry, key.kind);
+        let other = entries[&other_key];
+        assert_eq!(super::other_key(&other, key.kind), *key);
+        assert_eq!((other.row, other.generation), (entry.row, entry.generation));
+        assert_eq!(other.ethernet, swap_ethernet(&entry.ethernet));
+        assert_ne!(other.state & STATE_REPLY, entry.state & STATE_REPLY);
+    }
+}
+
+#[test]
+fn ports_never_collide_and_run_out_with_a_verdict() {
+    let mut maps = maps(2);
+    maps.settings.nat_port_first = 4000;
+    maps.settings.nat_port_count = 20;
+    let mut taken = HashSet::new();
+    let (mut opened, mut refused) = (0, 0);
+    for port in 1024..3024 {
+        let mut frame = tcp(port, SYN);
+        match go(&maps, &mut frame) {
+            Ok(_) => {
+                let (source, destination) = ends(&frame);
+                assert!((4000..4020).contains(&source.1), "{source:?}");
+                assert!(taken.insert((source, destination)), "{source:?} is taken twice");
+                opened += 1;
+            }
+            Err(verdict) => {
+                assert_eq!(verdict, Verdict::DropNatNoPort);
+                refused += 1;
+            }
+        }
+    }
+    println!("{opened} connections over 20 ports to 2 backends, {refused} refused");
+    assert_eq!(opened, 40, "all ports to both backends are found in the end");
+    assert_eq!(maps.nat_entries().len(), 80, "a refused connection leaves no entry");
+    assert!(maps.take_events().contains(&Event::NatPortTaken));
+}
+
+#[test]
+fn a_full_table_refuses_whole_connections() {
+    let maps = maps(2);
+    // An odd number: the last connection has room for one of its two entries.
+    maps.nat_room.set(5);
+    let ends: Vec<_> = (1024..1034).map(|port| go(&maps, &mut tcp(port, SYN)).err()).collect();
+    assert_eq!(ends.iter().filter(|end| end.is_none()).count(), 2);
+    assert!(ends[2..].iter().all(|end| *end == Some(Verdict::DropNatFull)));
+    assert_eq!(maps.nat_entries().len(), 4, "no half of a connection is left");
+}
+
+#[test]
+fn a_tcp_connection_is_opened_by_its_syn_alone() {
+    let maps = maps(2);
+    for flags in [ACK, FIN, RST, SYN | ACK, 0] {
+        let end = go(&maps, &mut tcp(2000, flags));
+        assert_eq!(end, Err(Verdict::DropNatNoConnection), "{flags:#x}");
+    }
+    assert!(maps.nat_entries().is_empty());
+}
+
+#[test]
+fn a_connection_stays_at_its_backend_whatever_the_words_say() {
+    let maps = maps(3);
+    let row = go(&maps, &mut tcp(2000, SYN)).unwrap().row;
+    let index = row - FIRST;
+    maps.set_word(index, Word::new(0, 0, index, 0, true, false));
+    for flags in [ACK, SYN, FIN, ACK] {
+        assert_eq!(go(&maps, &mut tcp(2000, flags)).map(|s| s.row), Ok(row), "{flags:#x}");
+    }
+    // The client begins anew after a FIN: another backend, as this one takes nobody.
+    maps.take_events();
+    let moved = go(&maps, &mut tcp(2000, SYN)).unwrap().row;
+    assert_ne!(moved, row);
+    assert!(maps.take_events().contains(&Event::NatVoid));
+    assert_eq!(maps.nat_entries().len(), 2, "the old connection's entries are gone, both");
+}
+
+#[test]
+fn a_connection_to_a_failed_backend_is_refused_until_the_client_begins_anew() {
+    for reused in [false, true] {
+        let maps = maps(3);
+        let row = go(&maps, &mut tcp(2000, SYN)).unwrap().row;
+        let index = row - FIRST;
+        // Failed, or the row has another owner.
+        let word =
+            if reused { Word::new(u16::MAX, u16::MAX, index, 1, true, false) } else { Word(0) };
+        maps.set_word(index, word);
+        assert_eq!(go(&maps, &mut tcp(2000, ACK)), Err(Verdict::DropNatBackendDown));
+        assert_eq!(maps.nat_entries().len(), 2);
+        let anew = go(&maps, &mut tcp(2000, SYN)).unwrap().row;
+        assert_eq!(anew == row, reused);
+        assert_eq!(maps.nat_entries().len(), 2);
+        assert_eq!(go(&maps, &mut tcp(2000, ACK)).map(|s| s.row), Ok(anew));
+    }
+}
+
+#[test]
+fn a_retired_backend_finishes_its_connections_and_gets_no_new_one() {
+    let maps = maps(3);
+    let row = go(&maps, &mut tcp(2000, SYN)).unwrap().row;
+    let index = row - FIRST;
+    maps.set_word(index, Word::new(0, 0, index, 0, true, true));
+    assert_eq!(go(&maps, &mut tcp(2000, ACK)).map(|s| s.row), Ok(row));
+    assert_ne!(go(&maps, &mut tcp(2000, SYN)).map(|s| s.row), Ok(row));
+}
+
+#[test]
+fn replies_follow_the_client_to_another_mac_address() {
+    let maps = maps(1);
+    let mut there = tcp(2000, SYN);
+    go(&maps, &mut there).unwrap();
+    let (source, destination) = ends(&there);
+    maps.take_events();
+    let mut moved = tcp(2000, ACK);
+    moved[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    run(&maps, Packet::from_slice(&mut moved), INGRESS + 1).unwrap();
+    assert_eq!(maps.take_events(), [Event::NatLookup, Event::NatHopLearned]);
+    let mut back = frame(6, destination, source, ACK);
+    assert_eq!(go(&maps, &mut back).unwrap().ifindex, INGRESS + 1);
+    assert_eq!(back[..6], [2, 9, 9, 9, 9, 9]);
+    assert_eq!(back[6..12], OUR_MAC);
+}
+
+#[test]
+fn a_packet_without_hops_left_goes_nowhere_and_leaves_nothing() {
+    let maps = maps(1);
+    for ttl in [0, 1] {
+        let mut frame = tcp(2000, SYN);
+        frame[22] = ttl;
+        let before = frame.clone();
+        assert_eq!(go(&maps, &mut frame), Err(Verdict::DropTtl));
+        assert_eq!(frame, before);
+    }
+    assert!(maps.nat_entries().is_empty());
+    let mut there = tcp(2000, SYN);
+    there[22] = 2;
+    go(&maps, &mut there).unwrap();
+    assert_eq!(there[22], 1);
+    let (source, destination) = ends(&there);
+    let mut back = frame(6, destination, source, ACK);
+    back[22] = 1;
+    assert_eq!(go(&maps, &mut back), Err(Verdict::DropTtl));
+}
+
+#[test]
+fn what_belongs_to_no_connection_passes() {
+    let maps = maps(1);
+    let nat = (NAT4[0].to_ne_bytes(), 2000);
+    let mut stray = frame(6, ([10, 0, 0, 0], 8080), nat, ACK);
+    assert_eq!(go(&maps, &mut stray), Err(Verdict::PassNotVip));
+}
+
+#[test]
+fn without_a_next_hop_nothing_is_opened() {
+    let mut maps = maps(1);
+    maps.servers[0].ifindex = 0;
+    assert_eq!(go(&maps, &mut tcp(2000, SYN)), Err(Verdict::DropNoNextHop));
+    assert!(maps.nat_entries().is_empty());
+    maps.set_word(0, Word(0));
+    maps.spares.fill(0x0001_0001_0001_0001);
+    maps.set_word(1, Word(0));
+    assert_eq!(go(&maps, &mut tcp(2000, SYN)), Err(Verdict::DropNoBackend));
+}
+
+#[test]
+fn backend_port_zero_is_the_frontends_own() {
+    let mut maps = maps(1);
+    maps.ports.fill(0);
+    let mut there = tcp(2000, SYN);
+    go(&maps, &mut there).unwrap();
+    assert_eq!(ends(&there).1.1, 80);
+}
+
+#[test]
+fn an_entry_notes_its_use_at_most_every_few_seconds() {
+    let maps = maps(1);
+    let mut there = tcp(2000, SYN);
+    go(&maps, &mut there).unwrap();
+    let (source, destination) = ends(&there);
+    let seen = |reply: bool| {
+        let entries = maps.nat_entries();
+        let mut of = entries.values().filter(|e| (e.state & STATE_REPLY != 0) == reply);
+        of.next().map(|e| (e.last_seen, e.state & !STATE_REPLY)).unwrap()
+    };
+    assert_eq!(seen(true), (1000, 0), "the backend has not answered yet");
+    maps.now.set(1000 + TOUCH_SECONDS - 1);
+    go(&maps, &mut tcp(2000, ACK)).unwrap();
+    assert_eq!(seen(false), (1000, STATE_USED));
+    maps.now.set(1000 + TOUCH_SECONDS);
+    go(&maps, &mut tcp(2000, ACK)).unwrap();
+    assert_eq!(seen(false), (1000 + TOUCH_SECONDS, STATE_USED));
+    go(&maps, &mut frame(6, destination, source, FIN)).unwrap();
+    assert_eq!(seen(true), (1000 + TOUCH_SECONDS, STATE_USED | STATE_CLOSING));
+    assert_eq!(seen(false).1, STATE_USED, "each direction closes by itself");
+    // A new SYN on the same ports opens both ends again.
+    assert_eq!(maps.words[FIRST as usize].get(), full(0));
+    go(&maps, &mut tcp(2000, FIN)).unwrap();
+    assert_eq!(seen(false).1, STATE_USED | STATE_CLOSING);
+    go(&maps, &mut tcp(2000, SYN)).unwrap();
+    assert_eq!(seen(false).1, STATE_USED);
+}

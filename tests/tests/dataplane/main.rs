@@ -1,0 +1,18 @@
+//! The packet program in this machine's kernel: packets in, packets out, and what was counted.
+//!
+//! No interface is touched: every packet goes through `BPF_PROG_TEST_RUN`. Loading a program
+//! needs root; without, these tests fail and say so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
+
+mod checks;
+mod decode;
+mod entries;
+mod fixtures;
+mod frames;
+mod parity;
+mod random;
+mod rig;
+mod rows;
+mod spread;
+mod verifier;
+mod world;
