@@ -90,7 +90,7 @@ fn explain_in<I: Ip>(
     let new = decide(
         &mut answer.steps,
         running,
-        maps_view(node),
+        &View::new(maps),
         &service,
         &flow(SYN),
         hash,
@@ -100,7 +100,7 @@ fn explain_in<I: Ip>(
         decide(
             &mut answer.steps,
             running,
-            maps_view(node),
+            &View::new(maps),
             &service,
             &flow(ACK),
             hash,
@@ -123,10 +123,6 @@ fn explain_in<I: Ip>(
         answer.existing_backend = existing.filter(|e| Some(e) != answer.backend.as_ref());
     }
     answer
-}
-
-fn maps_view(node: &Node) -> View<'_> {
-    View::new(&node.arena.maps)
 }
 
 fn home(
@@ -162,7 +158,7 @@ fn home(
 fn decide(
     steps: &mut Vec<String>,
     running: &Running,
-    view: View<'_>,
+    view: &View<'_>,
     service: &Service,
     flow: &Flow,
     hash: u64,
@@ -178,13 +174,13 @@ fn decide(
                 Ok(Picked { row, word })
             } else if flow.opens() {
                 steps.push(format!("{what}: its NAT connection is void, its backend being gone"));
-                pick_new(&view, service, hash)
+                pick_new(view, service, hash)
             } else {
                 Err(Verdict::DropNatBackendDown)
             }
         }
-        None if service.mode == MODE_DSR => pick(&view, service, flow, hash),
-        None if flow.opens() => pick_new(&view, service, hash),
+        None if service.mode == MODE_DSR => pick(view, service, flow, hash),
+        None if flow.opens() => pick_new(view, service, hash),
         None => Err(Verdict::DropNatNoConnection),
     };
     let events = view.events();

@@ -206,10 +206,10 @@ impl ControlLoop {
         if !state.set_drain(service, &name, drain.clone()) {
             return Ok(changed);
         }
-        self.store.write(&state).map_err(internal)?;
+        self.store.write(&state).map_err(|error| internal(&error))?;
         self.state = state;
         let what = if drain.is_some() { "drained" } else { "ready" };
-        self.node.set_drain(service, &name, drain).map_err(internal)?;
+        self.node.set_drain(service, &name, drain).map_err(|error| internal(&error))?;
         tracing::info!(%actor, backend = format!("{service}/{name}"), what, "operator");
         changed.changes.push(format!("{service}/{name}: {what}"));
         let running = self.node.services.iter().find(|r| r.config.name == service);
@@ -230,7 +230,7 @@ impl ControlLoop {
             hint: None,
         })?;
         self.state = state;
-        self.store.write(&self.state).map_err(internal)?;
+        self.store.write(&self.state).map_err(|error| internal(&error))?;
         for change in &changes {
             tracing::info!(actor, revision = self.state.revision, %change, "configuration");
         }
@@ -302,6 +302,6 @@ fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
 
-fn internal(error: anyhow::Error) -> Error {
+fn internal(error: &anyhow::Error) -> Error {
     Error { kind: ErrorKind::Internal, message: format!("{error:#}"), hint: None }
 }

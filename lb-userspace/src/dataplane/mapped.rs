@@ -29,8 +29,8 @@ unsafe impl<T: Pod> Sync for Mapped<T> {}
 impl<T: Pod> Mapped<T> {
     /// Maps an array map of `count` elements of `T`.
     pub fn new(map: impl AsFd, count: u32) -> Result<Self> {
-        const { assert!(size_of::<T>() % 8 == 0, "array elements are rounded up to 8 bytes") };
-        const { assert!(align_of::<T>() >= 8, "an element is read and written by words") };
+        // Array elements are rounded up to 8 bytes, and are read and written by words.
+        const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() >= 8) };
         let bytes = count as usize * size_of::<T>();
         // SAFETY: a fresh shared mapping of a map we own; the kernel checks length and rights.
         let start = unsafe {

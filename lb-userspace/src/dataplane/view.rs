@@ -20,6 +20,7 @@ pub struct View<'m> {
     flows: RefCell<HashMap<FlowKey, Option<FlowEntry>>>,
     nat: RefCell<HashMap<FlowKey, Option<Box<UnsafeCell<NatEntry>>>>>,
     /// Entries that were forgotten; kept, as someone may hold them.
+    #[expect(clippy::vec_box, reason = "entries are held by address")]
     removed: RefCell<Vec<Box<UnsafeCell<NatEntry>>>>,
     events: RefCell<Vec<Event>>,
     new_flow: Cell<Option<u32>>,
