@@ -1,6 +1,7 @@
 //! The lab itself, without the product: what the other tests stand on.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
     thread,
@@ -112,24 +113,25 @@ fn udp_backends_answer_from_the_address_asked() {
         let echo = UdpEcho::start(backend, "web-01", &addresses).unwrap();
         for address in addresses {
             // A connected socket takes answers from this address alone.
-            assert_eq!(lab.client().enter(|| ask_udp(address)).unwrap(), b"web-01", "{address}");
+            let answer = lab.client().enter(|| ask_udp(address)).unwrap();
+            assert_eq!(answer.unwrap(), b"web-01", "{address}");
         }
         assert_eq!(echo.received(), 2);
     }
 }
 
-fn ask_udp(server: SocketAddr) -> Vec<u8> {
+fn ask_udp(server: SocketAddr) -> io::Result<Vec<u8>> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => [0; 4].into(),
         SocketAddr::V6(_) => [0; 16].into(),
     };
-    let socket = UdpSocket::bind((any, 0)).unwrap();
-    socket.connect(server).unwrap();
-    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-    socket.send(b"?").unwrap();
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.send(b"?")?;
     let mut answer = [0; 16];
-    let length = socket.recv(&mut answer).unwrap();
-    answer[..length].to_vec()
+    let length = socket.recv(&mut answer)?;
+    Ok(answer[..length].to_vec())
 }
 
 #[test]
