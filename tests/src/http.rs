@@ -115,9 +115,12 @@ impl Connection {
             }
             self.stream.set_read_timeout(Some(left))?;
             let mut chunk = [0; 16 * 1024];
-            match self.stream.read(&mut chunk)? {
-                0 => return Err(Failure::Closed),
-                length => received.extend_from_slice(&chunk[..length]),
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(Failure::Closed),
+                Ok(length) => received.extend_from_slice(&chunk[..length]),
+                // A read with a timeout is not restarted after the process was stopped for a moment.
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(why) => return Err(why.into()),
             }
         }
     }

@@ -142,8 +142,12 @@ impl Lab {
         network::ip(self.switch(), &format!("link set {} down\n", network::port(index)))
     }
 
+    /// Returns when the link carries packets again.
     pub fn link_up(&self, index: u8) -> Result<()> {
-        network::ip(self.switch(), &format!("link set {} up\n", network::port(index)))
+        let port = network::port(index);
+        network::ip(self.switch(), &format!("link set {port} up\n"))?;
+        let backend = &self.backend(index.into())?.namespace;
+        network::wait_for_link(backend, "eth0", self.switch(), &port)
     }
 
     /// Puts VIPs on every backend's `lo`, as `dsr` needs; done at the start for the two usual ones.

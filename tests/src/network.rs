@@ -3,14 +3,15 @@
 //! Everything is cabled to bridges in a namespace of their own (`switch`), so that the machine's own network is
 //! not touched.
 
-use std::{net::IpAddr, process::Command};
+use std::{net::IpAddr, process::Command, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use serde_json::Value;
 
 use crate::{
     lab::Lab,
     namespace::Namespace,
-    process::{run, run_with_input},
+    process::{run, run_with_input, wait_until},
     topology::{Arms, Family, Mode},
     xdp_pass,
 };
@@ -29,6 +30,9 @@ pub(crate) fn build(lab: &Lab) -> Result<()> {
     ip(lab.switch(), &bridges(lab.topology().arms))?;
     for cable in cables(lab) {
         connect(lab.switch(), &cable)?;
+    }
+    for cable in cables(lab) {
+        wait_for_link(cable.namespace, cable.interface, lab.switch(), &cable.port)?;
     }
     // Towards the balancer the ports must accept frames sent by XDP.
     xdp_pass::attach(lab.switch(), "lb0")?;
@@ -165,6 +169,33 @@ fn routes(lab: &Lab) -> Result<()> {
             .sysctl(&[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")])?;
     }
     Ok(())
+}
+
+/// The kernel reports a new carrier from a work queue, up to a second later; until then both ends drop packets.
+pub(crate) fn wait_for_link(
+    namespace: &Namespace,
+    interface: &str,
+    switch: &Namespace,
+    port: &str,
+) -> Result<()> {
+    let up = || {
+        let ends = [(namespace, interface), (switch, port)].map(|(ns, name)| link(ns, name));
+        ends.iter().all(|end| end["operstate"] == "UP")
+            && ends[1]["linkinfo"]["info_slave_data"]["state"] == "forwarding"
+    };
+    if !wait_until(Duration::from_secs(5), up) {
+        bail!("{interface} of {} has no carrier", namespace.name());
+    }
+    Ok(())
+}
+
+/// What `ip` says about a link; null if it says nothing.
+fn link(namespace: &Namespace, name: &str) -> Value {
+    let mut ip = Command::new("ip");
+    ip.args(["-netns", namespace.name(), "-json", "-details", "link", "show", "dev", name]);
+    let text = ip.output().map(|output| output.stdout).unwrap_or_default();
+    let links: Value = serde_json::from_slice(&text).unwrap_or_default();
+    links[0].clone()
 }
 
 /// The VIPs on `lo`, and silence about them in ARP: only the balancer answers for a VIP.

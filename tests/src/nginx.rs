@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     namespace::Namespace,
-    process::{kill_group, run, wait_until},
+    process::{kill_group, process_group, run, wait_until},
 };
 
 /// Files of one nginx; the process is found by its pid file, so a later process can stop it too.
@@ -104,9 +104,10 @@ impl Nginx {
 
     fn end(&self, signal: i32) -> Result<()> {
         let pid = self.signal(signal)?;
-        if !wait_until(Duration::from_secs(5), || {
-            !Path::new(&format!("/proc/{pid}/ns/net")).exists()
-        }) {
+        // The workers too: as long as one of them lives, its socket accepts connections.
+        let ended =
+            || self.namespace.pids().iter().all(|process| process_group(*process) != Some(pid));
+        if !wait_until(Duration::from_secs(5), ended) {
             bail!("nginx {pid} still runs");
         }
         // After SIGKILL nobody else removes it, and nginx would take it for its own.

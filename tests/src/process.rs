@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Runs a command that must succeed and returns what it printed.
+/// Runs a command that must succeed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
@@ -40,7 +40,7 @@ fn check(command: &Command, status: ExitStatus, stderr: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Sends a signal; a process that is gone already is no error. A negative group is not reachable from here.
+/// Sends a signal; a process that is gone already is no error.
 pub(crate) fn kill(pid: u32, signal: i32) {
     if let Ok(pid) = i32::try_from(pid)
         && pid > 1
@@ -58,6 +58,13 @@ pub(crate) fn kill_group(leader: u32, signal: i32) {
         // SAFETY: as for `kill`; a group of ours, named by the leader that we started.
         unsafe { libc::kill(-leader, signal) };
     }
+}
+
+/// The leader of the group a process is in, while it lives.
+pub(crate) fn process_group(pid: u32) -> Option<u32> {
+    // SAFETY: getpgid has no memory effects.
+    let group = unsafe { libc::getpgid(i32::try_from(pid).ok()?) };
+    u32::try_from(group).ok()
 }
 
 /// Polls until `done`, for at most `limit`.
