@@ -185,7 +185,7 @@ fn decide(
     };
     let events = view.events();
     if events.contains(&Event::Rehash) {
-        steps.push(format!("{what}: its home does not take it, so it is hashed again"));
+        steps.push(format!("{what}: its home is not in the normal state, so it is hashed on"));
     }
     if events.contains(&Event::FlowLookup) {
         let found = !events.contains(&Event::FlowVoid) && view.flow(&flow.key).is_some();
