@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::abi::{MODE_NAT, Word};
 use crate::host::{FIRST, HostMaps, NAT4, VIP4, full};
+use crate::ip::{Ip, V4};
 use crate::path::run;
 
 const ACK: u8 = 0x10;
@@ -212,6 +213,10 @@ fn replies_follow_the_client_to_another_mac_address() {
     moved[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
     run(&maps, Packet::from_slice(&mut moved), INGRESS + 1).unwrap();
     assert_eq!(maps.take_events(), [Event::NatLookup, Event::NatHopLearned]);
+    let mut again = tcp(2000, ACK);
+    again[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    run(&maps, Packet::from_slice(&mut again), INGRESS + 1).unwrap();
+    assert_eq!(maps.take_events(), [Event::NatLookup], "learned once");
     let mut back = frame(6, destination, source, ACK);
     assert_eq!(go(&maps, &mut back).unwrap().ifindex, INGRESS + 1);
     assert_eq!(back[..6], [2, 9, 9, 9, 9, 9]);
@@ -244,6 +249,13 @@ fn what_belongs_to_no_connection_passes() {
     let maps = maps(1);
     let nat = (NAT4[0].to_ne_bytes(), 2000);
     let mut stray = frame(6, ([10, 0, 0, 0], 8080), nat, ACK);
+    assert_eq!(go(&maps, &mut stray), Err(Verdict::PassNotVip));
+    // Nor is it taken for a reply by an entry that translates a client's packets.
+    let key = V4::decode(Packet::from_slice(&mut stray)).unwrap().key;
+    go(&maps, &mut tcp(2000, SYN)).unwrap();
+    let clients = |e: &&NatEntry| e.state & STATE_REPLY == 0;
+    let forward = maps.nat_entries().values().find(clients).copied().unwrap();
+    maps.insert_nat(&key, &forward).unwrap();
     assert_eq!(go(&maps, &mut stray), Err(Verdict::PassNotVip));
 }
 
