@@ -68,7 +68,7 @@ pub struct ServiceRecord {
     pub address: Address,
     /// Where the service's table is; see [`Table`].
     pub table: u64,
-    /// `MODE_*`, or [`ADDRESS_VIP`] / [`ADDRESS_NAT`] in a record without port and protocol.
+    /// `MODE_*`, or `ADDRESS_*` bits in a record without port and protocol.
     pub mode: u32,
     /// Zero.
     pub padding: [u32; 7],
@@ -83,10 +83,10 @@ pub const KEY_REMOVED: u32 = 1;
 pub const MODE_NAT: u32 = 0;
 /// Layer-2 direct server return.
 pub const MODE_DSR: u32 = 1;
-/// The record says only that its address is a VIP.
+/// In a record without port and protocol, a bit: its address is a VIP.
 pub const ADDRESS_VIP: u32 = 16;
-/// The record says only that NAT uses its address.
-pub const ADDRESS_NAT: u32 = 17;
+/// In a record without port and protocol, a bit: NAT uses its address.
+pub const ADDRESS_NAT: u32 = 32;
 
 /// The key word of a frontend: its port as in a packet, protocol and family (4 or 6).
 /// Port and protocol zero stand for the address alone.

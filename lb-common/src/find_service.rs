@@ -26,10 +26,10 @@ pub fn find_service<I: Ip, M: Maps>(maps: &M, flow: &Flow) -> Option<Service> {
     Some(Service { table: Table(maps.table(record)), mode: record.mode, number: record.service })
 }
 
-/// What the node does with an address apart from any port: `ADDRESS_VIP`, `ADDRESS_NAT`, nothing.
+/// What the node does with an address apart from any port: `ADDRESS_*` bits, zero for nothing.
 #[inline(always)]
-pub fn find_address<I: Ip, M: Maps>(maps: &M, address: &Address) -> Option<u32> {
-    find::<I, M>(maps, address, service_key(0, 0, I::FAMILY)).map(|record| record.mode)
+pub fn find_address<I: Ip, M: Maps>(maps: &M, address: &Address) -> u32 {
+    find::<I, M>(maps, address, service_key(0, 0, I::FAMILY)).map_or(0, |record| record.mode)
 }
 
 #[inline(always)]

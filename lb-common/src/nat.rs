@@ -70,6 +70,15 @@ pub fn forward<I: Translate, M: Maps>(
     Ok(Sent { ifindex, row: entry.row })
 }
 
+/// Whether a packet to a NAT address is to a port that NAT hands out; the host's own traffic is
+/// not, and costs no look-up.
+#[inline(always)]
+pub fn may_be_reply<M: Maps>(maps: &M, flow: &Flow) -> bool {
+    let settings = maps.settings();
+    let port = u32::from(u16::from_be(flow.destination_port()));
+    port.wrapping_sub(settings.nat_port_first) < settings.nat_port_count
+}
+
 /// Translates a backend's packet back, if it belongs to a connection, and says which interface
 /// it leaves by. `Ok(None)`: it belongs to none.
 #[inline(always)]

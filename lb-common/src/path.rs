@@ -91,21 +91,20 @@ fn not_for_a_service<I: Translate, M: Maps>(
     packet: Packet<'_>,
     flow: &Flow,
 ) -> Result<Sent, Verdict> {
-    match find_address::<I, M>(maps, &flow.key.destination) {
-        Some(ADDRESS_NAT) => match nat::reply::<I, M>(maps, packet, flow)? {
-            Some(ifindex) => Ok(Sent { ifindex, row: Sent::TO_CLIENT }),
-            None => Err(Verdict::PassNotVip),
-        },
-        Some(ADDRESS_VIP) => Err(Verdict::PassNoService),
-        _ => Err(Verdict::PassNotVip),
+    let address = find_address::<I, M>(maps, &flow.key.destination);
+    if address & ADDRESS_NAT != 0
+        && nat::may_be_reply(maps, flow)
+        && let Some(ifindex) = nat::reply::<I, M>(maps, packet, flow)?
+    {
+        return Ok(Sent { ifindex, row: Sent::TO_CLIENT });
     }
+    let is_vip = address & ADDRESS_VIP != 0;
+    Err(if is_vip { Verdict::PassNoService } else { Verdict::PassNotVip })
 }
 
 /// The verdict of a packet that cannot be balanced: its own only if it is for a VIP.
 #[inline(always)]
 fn if_vip<I: Translate, M: Maps>(maps: &M, to: &Address, verdict: Verdict) -> Verdict {
-    match find_address::<I, M>(maps, to) {
-        Some(ADDRESS_VIP) => verdict,
-        _ => Verdict::PassNotVip,
-    }
+    let is_vip = find_address::<I, M>(maps, to) & ADDRESS_VIP != 0;
+    if is_vip { verdict } else { Verdict::PassNotVip }
 }

@@ -1,1 +1,30 @@
+//! The lab: client, balancer and backends as network namespaces with the kernel's own stacks and real nginx, and
+//! the load that is sent through them.
+//!
+//! Used by the tests, `cargo xtask lab` and `cargo xtask demo`. Knows the product only by its command line.
 
+mod balancer;
+mod http;
+mod lab;
+mod load;
+mod long_connections;
+mod namespace;
+mod network;
+mod nginx;
+mod process;
+mod registry;
+mod topology;
+mod udp_echo;
+mod xdp_pass;
+
+pub use balancer::{Balancer, ServiceConfig};
+pub use http::{Connection, Failure, Response};
+pub use lab::{Backend, Lab};
+pub use load::{Limit, Load, Outcome, Report, Request, RunningLoad};
+pub use long_connections::{ConnectionReport, LongConnections, RunningConnections};
+pub use namespace::Namespace;
+pub use nginx::Nginx;
+pub use process::Process;
+pub use registry::{down, down_stale, kept};
+pub use topology::{Arms, Family, Mode, Topology, VIP4, VIP6};
+pub use udp_echo::UdpEcho;

@@ -1,1 +1,76 @@
-fn main() {}
+//! `cargo xtask …`: set-up, diagnosis, lab, demo and tests, one command each.
+//!
+//! Builds without the eBPF toolchain, so that it can install it.
+
+mod demo;
+mod doctor;
+mod lab;
+mod product;
+mod setup;
+mod shell;
+mod test;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set up, try and test Holdfast", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing to build Holdfast, saying what and why; safe to repeat
+    Setup {
+        /// Also what the lab, the demo and the tests run: nginx, curl, wrk, iproute2, ethtool
+        #[arg(long)]
+        lab: bool,
+    },
+    /// Explain what this kernel, interface and toolchain offer and lack
+    Doctor {
+        /// Also look at this network interface
+        interface: Option<String>,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Network namespaces with real backends, to try things in
+    #[command(subcommand)]
+    Lab(lab::LabCommand),
+    /// Show balancing, fail-over and fail-back in nat and dsr, IPv4 and IPv6; needs root or sudo
+    Demo {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+        /// Use this `lb` instead of building one
+        #[arg(long, value_name = "PATH")]
+        lb: Option<PathBuf>,
+    },
+    /// Format, lints and all tests; needs root or sudo
+    Test,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Task::Setup { lab } => setup::run(lab),
+        Task::Doctor { interface, output } => return doctor::run(interface.as_deref(), output),
+        Task::Lab(command) => lab::run(command),
+        Task::Demo { output, lb } => demo::run(output, lb),
+        Task::Test => test::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

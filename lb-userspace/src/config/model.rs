@@ -137,6 +137,69 @@ pub enum Probe {
     },
 }
 
+impl Default for Node {
+    /// Everything but the interfaces, which have no sensible default.
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            xdp: XdpPolicy::Native,
+            nat_ports: 1024..=32767,
+            nat_addresses: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frontends: 1024,
+            backends: 16_384,
+            servers: 4096,
+            table_bytes: 16 << 20,
+            flows: 262_144,
+            nat_connections: 262_144,
+        }
+    }
+}
+
+impl Service {
+    /// The default `idle_timeout`.
+    pub const IDLE: Duration = Duration::from_secs(300);
+}
+
+impl Health {
+    /// The status codes an HTTP probe accepts by default.
+    pub const STATUS: RangeInclusive<u16> = 200..=399;
+
+    /// The shortest interval or timeout a probe can have.
+    pub const SHORTEST: Duration = Duration::from_millis(10);
+
+    /// A probe with the default times.
+    #[must_use]
+    pub const fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            port: None,
+            interval: Duration::from_secs(1),
+            fast_interval: Duration::from_millis(100),
+            timeout: Duration::from_millis(500),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+impl fmt::Display for XdpPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Auto => "auto",
+            Self::Generic => "generic",
+        })
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -182,6 +245,10 @@ impl std::str::FromStr for Frontend {
     fn from_str(text: &str) -> Result<Self, String> {
         let wanted =
             "expected ADDRESS:PORT/tcp or /udp, such as 192.0.2.10:80/tcp or [2001:db8::10]:80/tcp";
+        // A zone would be dropped silently: it has no meaning for a VIP.
+        if text.contains('%') {
+            return Err(format!("'{text}' has a zone: {wanted}"));
+        }
         let (socket, protocol) =
             text.rsplit_once('/').ok_or_else(|| format!("'{text}' has no protocol: {wanted}"))?;
         let protocol = match protocol {

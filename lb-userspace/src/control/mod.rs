@@ -1,3 +1,15 @@
-//! The control plane: one loop owns all state; its decisions are pure functions of events and time.
+//! The control loop: what is wanted, what is observed, and the maps that follow from both.
+//!
+//! [`node::Node`] owns all state; `admission`, `health` and `sweep` decide, purely; `tables` and
+//! `servers` write the maps. [`handle::Handle`] is the door for everybody else.
+
+pub mod admission;
+pub mod explain;
 pub mod handle;
 pub mod health;
+pub mod node;
+pub mod servers;
+pub mod service;
+pub mod status;
+pub mod sweep;
+pub mod tables;

@@ -63,7 +63,8 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         let mut first = true;
         let mut room = BATCH;
         loop {
-            let mut attr = bpf_attr::zeroed_batch(&self.map);
+            let mut attr = zeroed();
+            attr.batch.map_fd = self.map.as_raw_fd() as u32;
             let cursor_at = cursor.as_mut_ptr() as u64;
             let done;
             // SAFETY: the buffers hold `room` keys and values and outlive the call; the kernel
@@ -97,8 +98,6 @@ impl<K: Pod, V: Pod> Entries<K, V> {
     }
 
     fn element(&self, command: bpf_cmd, key: &K, value: &mut V, flags: u64) -> io::Result<()> {
-        // The batch variant's descriptor would be refused: it lies behind these commands' fields,
-        // where the kernel wants zeros (`CHECK_ATTR` in kernel/bpf/syscall.c).
         let mut attr = zeroed();
         // SAFETY: the variant used by these commands; the kernel reads one key and reads or
         // writes one value of the sizes the map was made with, which are `K`'s and `V`'s.
@@ -115,21 +114,9 @@ impl<K: Pod, V: Pod> Entries<K, V> {
     }
 }
 
-trait Attribute {
-    fn zeroed_batch(map: &OwnedFd) -> Self;
-}
-
-impl Attribute for bpf_attr {
-    fn zeroed_batch(map: &OwnedFd) -> Self {
-        let mut attr = zeroed();
-        attr.batch.map_fd = map.as_raw_fd() as u32;
-        attr
-    }
-}
-
-/// An attribute without anything in it.
+/// An attribute with every field zero, as the kernel demands of those a command does not use.
 fn zeroed() -> bpf_attr {
-    // SAFETY: a C union for which all bits zero is a value; so the kernel demands.
+    // SAFETY: a C union for which all bits zero is a value.
     unsafe { std::mem::zeroed() }
 }
 

@@ -30,6 +30,7 @@ impl<T: Pod> Mapped<T> {
     /// Maps an array map of `count` elements of `T`.
     pub fn new(map: impl AsFd, count: u32) -> Result<Self> {
         const { assert!(size_of::<T>() % 8 == 0, "array elements are rounded up to 8 bytes") };
+        const { assert!(align_of::<T>() >= 8, "an element is read and written by words") };
         let bytes = count as usize * size_of::<T>();
         // SAFETY: a fresh shared mapping of a map we own; the kernel checks length and rights.
         let start = unsafe {
@@ -65,8 +66,13 @@ impl<T: Pod> Mapped<T> {
     /// An element, if there is one.
     #[must_use]
     pub fn get(&self, index: u32) -> Option<T> {
-        // SAFETY: within the mapping, and any bits are a `T` (`Pod`).
-        self.at(index).map(|at| unsafe { at.read_volatile() })
+        let from = self.at(index)?.cast::<u64>();
+        let mut value = T::zeroed();
+        for (i, word) in words_mut(&mut value).iter_mut().enumerate() {
+            // SAFETY: within the element, and aligned, as the element is.
+            *word = unsafe { from.add(i).read_volatile() };
+        }
+        Some(value)
     }
 
     /// A reference to an element, for readers that take only part of it.
@@ -82,8 +88,11 @@ impl<T: Pod> Mapped<T> {
         let at = self.at(index).with_context(|| {
             format!("element {index} is past the end of a BPF array of {}", self.count)
         })?;
-        // SAFETY: within the mapping, and aligned as a `T`.
-        unsafe { at.write_volatile(value) };
+        let mut value = value;
+        for (i, word) in words_mut(&mut value).iter().enumerate() {
+            // SAFETY: within the element, and aligned, as the element is.
+            unsafe { at.cast::<u64>().add(i).write_volatile(*word) };
+        }
         Ok(())
     }
 
@@ -91,6 +100,11 @@ impl<T: Pod> Mapped<T> {
         // SAFETY: `index < count`, so the element lies within the mapping.
         (index < self.count).then(|| unsafe { self.start.as_ptr().add(index as usize) })
     }
+}
+
+/// An element as the words it is read and written by.
+fn words_mut<T: Pod>(value: &mut T) -> &mut [u64] {
+    bytemuck::cast_slice_mut(std::slice::from_mut(value))
 }
 
 impl Mapped<u64> {

@@ -6,9 +6,7 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
 use bytemuck::Pod;
-use lb_common::abi::{
-    FlowEntry, FlowKey, NatEntry, Server, ServiceRecord, Settings, Traffic, map,
-};
+use lb_common::abi::{FlowEntry, FlowKey, NatEntry, Server, ServiceRecord, Settings, Traffic, map};
 use lb_common::verdict::{EVENT_BASE, Event, ROW, Verdict};
 
 use super::entries::Entries;

@@ -39,16 +39,25 @@ impl ServiceTable {
         Self { maps, places: HashMap::new(), resting: HashSet::new() }
     }
 
-    /// Makes a record, or changes its table word in place. Mode and number of a record that is
-    /// there must stay: remove it first.
+    /// Makes a record, or changes it in place, word by word: mode and number of a service's
+    /// record must stay, so remove it first; an address's bits may change.
     pub fn put(&mut self, key: Key, service: u32, mode: u32, table: Table) -> Result<()> {
-        if self.places.contains_key(&key) {
-            return self.set_table(key, table);
+        if let Some(&index) = self.places.get(&key) {
+            let (address, key) = key.words();
+            let record =
+                ServiceRecord { key, service, address, table: table.0, mode, padding: [0; 7] };
+            return self.maps.services.set(index, record);
         }
         let index = self.place_for(key)?;
         let (address, word) = key.words();
-        let mut record =
-            ServiceRecord { key: KEY_REMOVED, service, address, table: table.0, mode, padding: [0; 7] };
+        let mut record = ServiceRecord {
+            key: KEY_REMOVED,
+            service,
+            address,
+            table: table.0,
+            mode,
+            padding: [0; 7],
+        };
         self.maps.services.set(index, record)?;
         // Packets find the record from here on, and all of it: x86 and the volatile writes keep
         // the order of stores; elsewhere the fence does.

@@ -2,11 +2,16 @@
 //!
 //! Fields are only ever added. Times are milliseconds; shares are 0 to 1; addresses are text.
 
+mod age;
+
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::{Frontend, Mode};
+
+pub use age::{age, long_age};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -195,4 +200,103 @@ pub enum ErrorKind {
     Conflict,
     Refused,
     Internal,
+}
+
+impl Error {
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A status as an operator meets it: one service of two backends, one of them down.
+#[cfg(test)]
+pub(crate) fn sample() -> Status {
+    let backend = |name: &str, address: [u8; 4]| Backend {
+        name: name.into(),
+        address: address.into(),
+        port: None,
+        weight: 1,
+        health: Health {
+            state: HealthState::Up,
+            since_ms: 31 * 86_400_000,
+            streak: 9,
+            last_failure: None,
+            latency_ms: Some(0.4),
+            detection_ms: None,
+        },
+        admin: Admin::Ready,
+        state: BackendState::Serving,
+        admit: 1.0,
+        expected: 0.5,
+        share: 0.5,
+        packets: 81_200,
+        bytes: 46_000_000,
+        new_flows: 602,
+        flows: Some(12),
+        next_hop: NextHop {
+            interface: Some("eth0".into()),
+            mac: Some("02:00:00:00:00:0b".into()),
+            via: None,
+            problem: None,
+        },
+    };
+    let mut down = backend("web-02", [10, 0, 0, 12]);
+    down.health.state = HealthState::Down;
+    down.health.since_ms = 252_000;
+    down.health.last_failure = Some("refused: connection refused on 10.0.0.12:80".into());
+    (down.state, down.admit, down.weight) = (BackendState::Down, 0.0, 2);
+    let mut drained = backend("web-03", [10, 0, 0, 13]);
+    drained.state = BackendState::Drained;
+    drained.admit = 0.0;
+    let count = |name: &str, kind: &str, count, help: &str| NamedCount {
+        name: name.into(),
+        kind: kind.into(),
+        count,
+        help: help.into(),
+    };
+    Status {
+        version: "0.1.0".into(),
+        revision: 14,
+        uptime_ms: 3_723_000,
+        interfaces: vec![Interface { name: "eth0".into(), index: 2, xdp: "native".into() }],
+        warnings: vec![Warning {
+            subject: "web/web-02".into(),
+            message: "is down for 4m 12s: connection refused on 10.0.0.12:80".into(),
+            next: Some("lb backend list web".into()),
+        }],
+        services: vec![Service {
+            name: "web".into(),
+            mode: Mode::Dsr,
+            listen: "192.0.2.10:80/tcp".parse().into_iter().collect(),
+            table_slots: 16_381,
+            backends_serving: 1,
+            backends_total: 3,
+            packets: 81_234,
+            bytes: 46_000_000,
+            new_flows: 1_204,
+            backends: vec![backend("web-01", [10, 0, 0, 11]), down, drained],
+        }],
+        counters: Counters {
+            sent: 81_234,
+            verdicts: vec![
+                count("pass-not-vip", "pass", 70, "Not for a VIP: left to the host."),
+                count("drop-no-backend", "drop", 3, "No backend takes traffic: bring one up."),
+                count("drop-malformed", "drop", 0, "Truncated or contradictory headers."),
+            ],
+            events: vec![count("flow-lookup", "event", 5, "Flow-table look-ups.")],
+        },
+    }
 }

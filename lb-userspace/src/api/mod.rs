@@ -1,0 +1,67 @@
+//! The daemon's HTTP/JSON interface on a Unix socket, and its client.
+//!
+//! Who may connect is the socket file's business; who may *change* something is decided by the
+//! peer's uid, which the kernel vouches for. Bodies are [`crate::report`]'s types both ways, and
+//! every refusal is a [`crate::report::Error`]. Nothing a client sends can panic the daemon.
+
+mod client;
+mod routes;
+mod server;
+mod socket;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::model::Protocol;
+
+pub use client::{Client, Failure};
+pub use server::serve;
+pub use socket::{Listener, bind};
+
+/// The largest configuration read, as JSON.
+const MAX_CONFIG: usize = 8 << 20;
+/// The largest of all other bodies: anybody who may look can send one.
+const MAX_BODY: usize = 16 << 10;
+
+/// `POST /v1/backends/{service}/{name}`; the name is in the path.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewBackend {
+    pub address: IpAddr,
+    #[serde(default)]
+    pub port: Option<u16>,
+    #[serde(default = "one")]
+    pub weight: u16,
+}
+
+/// `PUT /v1/backends/{service}/{name}/weight`
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewWeight {
+    pub weight: u16,
+}
+
+/// `POST /v1/backends/{service}/{name}/drain`; an empty body will do.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/explain`
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
+    pub protocol: Protocol,
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
+}
+
+fn one() -> u16 {
+    1
+}

@@ -1,0 +1,219 @@
+//! What can be asked, by method and path.
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+
+use super::{Drain, Flow, MAX_BODY, MAX_CONFIG, NewBackend, NewWeight};
+use crate::config::model::{Backend, Config};
+use crate::config::validate;
+use crate::control::handle::{Actor, BackendChange, Handle, Request};
+use crate::report::{Changed, Error, ErrorKind, Explanation, Status};
+
+const LONGEST_REASON: usize = 200;
+
+/// Who is at the other end, by the kernel's word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+}
+
+#[derive(Clone)]
+struct Api {
+    handle: Handle,
+    writers: Vec<u32>,
+}
+
+/// A peer that may change things. Taken before the body, so that nobody else's is read.
+struct Writer(Actor);
+
+type Body = Result<Bytes, BytesRejection>;
+type Name = Result<Path<(String, String)>, PathRejection>;
+type Answer<T> = Result<Json<T>, Failed>;
+
+pub(super) fn router(handle: Handle, writers: &[u32]) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/config", get(config))
+        .route("/v1/apply", post(apply).layer(DefaultBodyLimit::max(MAX_CONFIG)))
+        .route("/v1/reload", post(reload))
+        .route("/v1/backends/{service}/{name}", post(add).delete(remove))
+        .route("/v1/backends/{service}/{name}/weight", put(weight))
+        .route("/v1/backends/{service}/{name}/drain", post(drain))
+        .route("/v1/backends/{service}/{name}/ready", post(ready))
+        .route("/v1/explain", post(explain))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(Api { handle, writers: writers.to_vec() })
+}
+
+async fn status(State(api): State<Api>) -> Answer<Status> {
+    Ok(Json(api.handle.ask(Request::Status).await?))
+}
+
+async fn config(State(api): State<Api>) -> Answer<Config> {
+    Ok(Json(api.handle.ask(Request::Config).await?))
+}
+
+async fn apply(State(api): State<Api>, Writer(actor): Writer, body: Body) -> Answer<Changed> {
+    let config: Box<Config> = read(body)?;
+    validate(&config)?;
+    Ok(Json(api.handle.ask(|reply| Request::Apply { config, actor, reply }).await?))
+}
+
+async fn reload(State(api): State<Api>, Writer(actor): Writer) -> Answer<Changed> {
+    Ok(Json(api.handle.ask(|reply| Request::Reload { actor, reply }).await?))
+}
+
+async fn add(
+    State(api): State<Api>,
+    Writer(actor): Writer,
+    name: Name,
+    body: Body,
+) -> Answer<Changed> {
+    let Path((service, name)) = name?;
+    let NewBackend { address, port, weight } = read(body)?;
+    let backend = Backend { name, address, port, weight };
+    change(&api, service, BackendChange::Add(backend), actor).await
+}
+
+async fn remove(State(api): State<Api>, Writer(actor): Writer, name: Name) -> Answer<Changed> {
+    let Path((service, name)) = name?;
+    change(&api, service, BackendChange::Remove { name }, actor).await
+}
+
+async fn weight(
+    State(api): State<Api>,
+    Writer(actor): Writer,
+    name: Name,
+    body: Body,
+) -> Answer<Changed> {
+    let Path((service, name)) = name?;
+    let NewWeight { weight } = read(body)?;
+    change(&api, service, BackendChange::Weight { name, weight }, actor).await
+}
+
+async fn drain(
+    State(api): State<Api>,
+    Writer(actor): Writer,
+    name: Name,
+    body: Body,
+) -> Answer<Changed> {
+    let Path((service, name)) = name?;
+    let body = body?;
+    let Drain { reason } = if body.is_empty() { Drain::default() } else { read(Ok(body))? };
+    // It ends up on terminals and in logs.
+    if let Some(reason) = &reason
+        && (reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control))
+    {
+        let message = format!("a reason is one line of at most {LONGEST_REASON} characters");
+        return Err(Error::new(ErrorKind::Invalid, message, "shorten it").into());
+    }
+    change(&api, service, BackendChange::Drain { name, reason }, actor).await
+}
+
+async fn ready(State(api): State<Api>, Writer(actor): Writer, name: Name) -> Answer<Changed> {
+    let Path((service, name)) = name?;
+    change(&api, service, BackendChange::Ready { name }, actor).await
+}
+
+async fn explain(State(api): State<Api>, body: Body) -> Answer<Explanation> {
+    let Flow { protocol, client, vip } = read(body)?;
+    let make = |reply| Request::Explain { protocol, client, vip, reply };
+    Ok(Json(api.handle.ask(make).await?))
+}
+
+async fn change(
+    api: &Api,
+    service: String,
+    change: BackendChange,
+    actor: Actor,
+) -> Answer<Changed> {
+    let make = |reply| Request::Backend { service, change, actor, reply };
+    Ok(Json(api.handle.ask(make).await?))
+}
+
+fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failed> {
+    serde_json::from_slice(&body?).map_err(|error| {
+        let message = format!("the body is not what this path expects: {error}");
+        Error::new(ErrorKind::Invalid, message, "send the JSON that `lb -o json` prints").into()
+    })
+}
+
+async fn no_such_path() -> Failed {
+    let hint =
+        "see /v1/status, /v1/config, /v1/apply, /v1/reload, /v1/backends/SERVICE/NAME, /v1/explain";
+    Error::new(ErrorKind::NotFound, "there is no such path", hint).into()
+}
+
+async fn wrong_method() -> Failed {
+    let error = Error::new(
+        ErrorKind::Invalid,
+        "this path doesn't take that method",
+        "reads are GET; changes are POST, PUT or DELETE",
+    );
+    Failed { status: StatusCode::METHOD_NOT_ALLOWED, error }
+}
+
+impl FromRequestParts<Api> for Writer {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Failed> {
+        match parts.extensions.get::<Peer>() {
+            Some(peer) if api.writers.contains(&peer.uid) => Ok(Self(format!("uid {}", peer.uid))),
+            peer => {
+                let who = peer.map_or("an unknown user".into(), |peer| format!("uid {}", peer.uid));
+                let message = format!("{who} may look but not change anything");
+                Err(Error::new(ErrorKind::Refused, message, "use sudo").into())
+            }
+        }
+    }
+}
+
+/// An error as an HTTP answer.
+struct Failed {
+    status: StatusCode,
+    error: Error,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let status = match error.kind {
+            ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Refused => StatusCode::FORBIDDEN,
+            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, error }
+    }
+}
+
+impl From<BytesRejection> for Failed {
+    fn from(rejection: BytesRejection) -> Self {
+        let hint = format!("send at most {MAX_BODY} bytes, or {MAX_CONFIG} of configuration");
+        let error = Error::new(ErrorKind::Invalid, rejection.body_text(), hint);
+        Self { status: rejection.status(), error }
+    }
+}
+
+impl From<PathRejection> for Failed {
+    fn from(rejection: PathRejection) -> Self {
+        let hint = "names are made of a-z, 0-9, '.', '_' and '-'";
+        let error = Error::new(ErrorKind::Invalid, rejection.body_text(), hint);
+        Self { status: rejection.status(), error }
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.error)).into_response()
+    }
+}

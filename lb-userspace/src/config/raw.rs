@@ -1,0 +1,153 @@
+//! The file as written: keys and types only, every value with its place in the source.
+//!
+//! Almost everything is optional here, so that what is missing is reported together with
+//! everything else that is wrong instead of ending the reading.
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+use toml::Spanned;
+
+use super::place::Finding;
+use super::suggest::{closest, one_of};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct RawConfig {
+    pub(crate) node: Option<Spanned<RawNode>>,
+    #[serde(default)]
+    pub(crate) service: Vec<Spanned<RawService>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct RawNode {
+    pub(crate) interfaces: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) xdp: Option<Spanned<String>>,
+    pub(crate) nat_ports: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(crate) nat_addresses: Vec<Spanned<String>>,
+    pub(crate) limits: Option<Spanned<RawLimits>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct RawLimits {
+    pub(crate) frontends: Option<Spanned<i64>>,
+    pub(crate) backends: Option<Spanned<i64>>,
+    pub(crate) servers: Option<Spanned<i64>>,
+    pub(crate) table_bytes: Option<Spanned<Scalar>>,
+    pub(crate) flows: Option<Spanned<i64>>,
+    pub(crate) nat_connections: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct RawService {
+    pub(crate) name: Option<Spanned<String>>,
+    pub(crate) listen: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) mode: Option<Spanned<String>>,
+    pub(crate) health: Option<Spanned<RawHealth>>,
+    pub(crate) idle_timeout: Option<Spanned<String>>,
+    pub(crate) backends: Option<Spanned<Vec<Spanned<RawBackend>>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct RawHealth {
+    pub(crate) none: Option<Spanned<bool>>,
+    pub(crate) tcp: Option<Spanned<bool>>,
+    pub(crate) http: Option<Spanned<String>>,
+    pub(crate) host: Option<Spanned<String>>,
+    pub(crate) status: Option<Spanned<Scalar>>,
+    pub(crate) port: Option<Spanned<i64>>,
+    pub(crate) interval: Option<Spanned<String>>,
+    pub(crate) fast_interval: Option<Spanned<String>>,
+    pub(crate) timeout: Option<Spanned<String>>,
+    pub(crate) rise: Option<Spanned<i64>>,
+    pub(crate) fall: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct RawBackend {
+    pub(crate) name: Option<Spanned<String>>,
+    pub(crate) address: Option<Spanned<String>>,
+    pub(crate) port: Option<Spanned<i64>>,
+    pub(crate) weight: Option<Spanned<i64>>,
+}
+
+/// A number, or text such as `16MiB` or `200-399`.
+#[derive(Debug)]
+pub(crate) enum Scalar {
+    Number(i64),
+    Text(String),
+}
+
+/// Reads keys and types; the first thing that is wrong with them.
+pub(crate) fn read(source: &str) -> Result<RawConfig, Finding> {
+    toml::from_str(source).map_err(|error| {
+        let hint = hint_for(error.message());
+        let message = match error.message().strip_prefix("unknown field ") {
+            // The hint lists what is expected.
+            Some(rest) => format!("unknown key {}", rest.split(", ").next().unwrap_or(rest)),
+            None => error.message().replace("expected i64", "expected a whole number"),
+        };
+        Finding { span: error.span().unwrap_or(0..0), message, hint, other: None }
+    })
+}
+
+fn hint_for(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown field") {
+        let wrong = quoted.next().unwrap_or_default();
+        let known: Vec<&str> = quoted.collect();
+        return match closest(wrong, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`? Known here: {}", known.join(", ")),
+            None => format!("remove it; known here: {}", one_of(known)),
+        };
+    }
+    let hints = [
+        (
+            "invalid type: map, expected a sequence",
+            "write [[service]] with two brackets, or a list in [ ]",
+        ),
+        ("expected a sequence", "write a list in square brackets, such as [\"eth0\"]"),
+        ("expected a string", "put the value in double quotes"),
+        ("expected i64", "write a whole number without quotes"),
+        ("expected a boolean", "write true or false, without quotes"),
+        (
+            "expected a table",
+            "write a table, such as { name = \"web-01\", address = \"10.0.0.11\" }",
+        ),
+        ("invalid float", "put text in double quotes"),
+        ("duplicate key", "remove one of the two"),
+        ("must be quoted", "put the value in double quotes"),
+    ];
+    hints
+        .iter()
+        .find(|(part, _)| message.contains(part))
+        .map_or("correct the TOML syntax here and run `lb check` again", |(_, hint)| hint)
+        .to_owned()
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a whole number")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(number))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}

@@ -1,0 +1,236 @@
+//! What traffic one backend takes, over time: the daemon's half of flow affinity.
+//!
+//! ```text
+//!             drain                  after idle
+//!   serving ─────────► draining ───────────────────► drained
+//!    ▲   ▲              │                             │
+//!    │   └──── ready ───┘                             │ ready
+//!    │    after idle                                  ▼
+//!    └───────────────────────────────────────── returning ◄── up ── down
+//!
+//!   from anywhere: hard failure → down, at once
+//! ```
+//!
+//! | phase | `admit` | `admit_old` | serving | settled |
+//! | --- | --- | --- | --- | --- |
+//! | serving | all | all | yes | yes |
+//! | draining | none | all | yes | no |
+//! | drained | none | none | yes | yes |
+//! | returning | all | none | yes | no |
+//! | down | none | none | no | yes |
+//!
+//! While a backend is unsettled the program records where its flows go. A step that *settles*
+//! one, or turns it round, leaves recorded flows that no longer go where their slot says:
+//! [`Step::cover`] demands that their slots be marked before the word is written. A hard failure
+//! needs no cover: what was recorded elsewhere is where the walk goes now, and what was recorded
+//! here is void.
+//!
+//! Pure: time is an argument.
+
+use std::time::{Duration, Instant};
+
+use lb_common::abi::Word;
+
+/// What the operator and the probes together want of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Take traffic.
+    Serve,
+    /// Keep what it has, take nothing new.
+    Drain,
+    /// It is dead: keep nothing.
+    Down,
+}
+
+/// Where a backend is in the diagram above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Serving,
+    Draining,
+    Drained,
+    Returning,
+    Down,
+}
+
+/// One step: the phase changed, and the word must be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub from: Phase,
+    pub to: Phase,
+    /// Slots must be marked before the word is written.
+    pub cover: bool,
+}
+
+/// A backend's phase and when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    phase: Phase,
+    since: Instant,
+}
+
+impl Admission {
+    /// A backend that had no traffic before: settled as wanted.
+    #[must_use]
+    pub fn new(want: Want, now: Instant) -> Self {
+        let phase = match want {
+            Want::Serve => Phase::Serving,
+            Want::Drain => Phase::Drained,
+            Want::Down => Phase::Down,
+        };
+        Self { phase, since: now }
+    }
+
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Goes towards what is wanted, if it is not there or on its way.
+    pub fn towards(&mut self, want: Want, now: Instant) -> Option<Step> {
+        use Phase::{Down, Drained, Draining, Returning, Serving};
+        let to = match (self.phase, want) {
+            (Down, Want::Down)
+            | (Serving | Returning, Want::Serve)
+            | (Draining | Drained, Want::Drain) => return None,
+            (_, Want::Down) => Down,
+            (Draining, Want::Serve) => Serving,
+            (Drained | Down, Want::Serve) => Returning,
+            (Serving, Want::Drain) => Draining,
+            // What came since it returned is recorded; what did not is elsewhere already.
+            (Returning | Down, Want::Drain) => Drained,
+        };
+        Some(self.enter(to, now))
+    }
+
+    /// Settles a transition that has lasted `idle`: by then every flow that is still alive has
+    /// had a packet, and is recorded.
+    pub fn settle(&mut self, now: Instant, idle: Duration) -> Option<Step> {
+        if now < self.settles_at(idle)? {
+            return None;
+        }
+        let to = match self.phase {
+            Phase::Draining => Phase::Drained,
+            _ => Phase::Serving,
+        };
+        Some(self.enter(to, now))
+    }
+
+    /// When [`Self::settle`] has something to do.
+    #[must_use]
+    pub fn settles_at(&self, idle: Duration) -> Option<Instant> {
+        matches!(self.phase, Phase::Draining | Phase::Returning).then(|| self.since + idle)
+    }
+
+    /// The word of this phase.
+    #[must_use]
+    pub fn word(&self, server: u32, generation: u32) -> Word {
+        let (admit, admit_old) = match self.phase {
+            Phase::Serving => (Word::FULL, Word::FULL),
+            Phase::Draining => (0, Word::FULL),
+            Phase::Returning => (Word::FULL, 0),
+            Phase::Drained | Phase::Down => (0, 0),
+        };
+        Word::new(admit, admit_old, server, generation, self.phase != Phase::Down, false)
+    }
+
+    fn enter(&mut self, to: Phase, now: Instant) -> Step {
+        let from = std::mem::replace(&mut self.phase, to);
+        self.since = now;
+        let unsettled = |phase| matches!(phase, Phase::Draining | Phase::Returning);
+        Step { from, to, cover: unsettled(from) && to != Phase::Down }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    /// One event at a second: what is wanted, or the clock alone.
+    type Event = (u64, Option<Want>);
+
+    fn check(first: Want, events: &[Event], expect: &[(u64, Phase, bool)]) {
+        let start = Instant::now();
+        let mut admission = Admission::new(first, start);
+        let mut seen = Vec::new();
+        for &(at, want) in events {
+            let now = start + Duration::from_secs(at);
+            let step = match want {
+                Some(want) => admission.towards(want, now),
+                None => admission.settle(now, IDLE),
+            };
+            seen.extend(step.map(|step| (at, step.to, step.cover)));
+        }
+        assert_eq!(seen, expect, "{events:?}");
+    }
+
+    #[test]
+    fn phases_follow_events() {
+        use Phase::{Down, Drained, Draining, Returning, Serving};
+        use Want::{Down as Fail, Drain, Serve};
+        check(Serve, &[(1, Some(Serve)), (99, None)], &[]);
+        check(
+            Serve,
+            &[(1, Some(Drain)), (2, Some(Drain)), (60, None), (61, None), (62, None)],
+            &[(1, Draining, false), (61, Drained, true)],
+        );
+        check(
+            Serve,
+            &[(1, Some(Drain)), (5, Some(Serve))],
+            &[(1, Draining, false), (5, Serving, true)],
+        );
+        check(
+            Serve,
+            &[(1, Some(Fail)), (9, Some(Serve)), (68, None), (69, None)],
+            &[(1, Down, false), (9, Returning, false), (69, Serving, true)],
+        );
+        check(
+            Serve,
+            &[(1, Some(Fail)), (2, Some(Serve)), (3, Some(Fail)), (4, Some(Serve))],
+            &[(1, Down, false), (2, Returning, false), (3, Down, false), (4, Returning, false)],
+        );
+        check(
+            Drain,
+            &[(1, Some(Serve)), (2, Some(Drain)), (3, Some(Fail)), (4, Some(Drain))],
+            &[(1, Returning, false), (2, Drained, true), (3, Down, false), (4, Drained, false)],
+        );
+        check(
+            Fail,
+            &[(1, Some(Serve)), (2, Some(Fail))],
+            &[(1, Returning, false), (2, Down, false)],
+        );
+    }
+
+    proptest! {
+        /// A store that leaves `admit` below full leaves the backend unsettled, or settled away.
+        #[test]
+        fn words_obey_the_rules(events in prop::collection::vec((0u64..90, 0u8..4), 0..60)) {
+            let mut now = Instant::now();
+            let mut admission = Admission::new(Want::Serve, now);
+            for (wait, event) in events {
+                now += Duration::from_secs(wait);
+                let step = match event {
+                    0 => admission.towards(Want::Serve, now),
+                    1 => admission.towards(Want::Drain, now),
+                    2 => admission.towards(Want::Down, now),
+                    _ => admission.settle(now, IDLE),
+                };
+                let word = admission.word(3, 4);
+                prop_assert!(word.admit() == Word::FULL || !word.settled() || word.admit() == 0);
+                prop_assert_eq!(word.serving(), admission.phase() != Phase::Down);
+                prop_assert_eq!(admission.settles_at(IDLE).is_some(), !word.settled());
+                // What was unsettled and now is not is covered, unless it is dead.
+                if let Some(step) = step {
+                    let was = Admission { phase: step.from, since: now }.word(3, 4);
+                    let ends = !was.settled() && (word.settled() || step.cover);
+                    prop_assert_eq!(step.cover, ends && word.serving());
+                }
+                // A step is done once.
+                let mut again = admission;
+                prop_assert!(step.is_none() || again.settle(now, IDLE).is_none());
+            }
+        }
+    }
+}

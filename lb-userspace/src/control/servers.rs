@@ -1,0 +1,149 @@
+//! Servers: addresses with their next hops, shared by the backends of all services.
+//!
+//! A server's record is one cache line of the maps. Until its next hop is known its interface is
+//! zero, and packets for it are dropped and counted, never sent on a guess.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use lb_common::abi::{ADDRESS_NAT, ADDRESS_VIP, Server, Table};
+
+use crate::dataplane::maps::LiveMaps;
+use crate::dataplane::regions::Regions;
+use crate::dataplane::services::{Key, ServiceTable, address};
+use crate::net::{HopProblem, NextHop};
+
+/// All servers of the node.
+#[derive(Debug)]
+pub struct Servers {
+    maps: Arc<LiveMaps>,
+    known: HashMap<IpAddr, Known>,
+    ids: Regions,
+    /// Configured sources of full NAT.
+    nat_addresses: Vec<IpAddr>,
+    /// `ADDRESS_*` bits written for each address.
+    addresses: HashMap<IpAddr, u32>,
+}
+
+#[derive(Debug)]
+struct Known {
+    id: u32,
+    hop: Option<Result<NextHop, HopProblem>>,
+}
+
+impl Servers {
+    #[must_use]
+    pub fn new(maps: Arc<LiveMaps>, nat_addresses: Vec<IpAddr>) -> Self {
+        let ids = Regions::new(maps.servers.len());
+        Self { maps, known: HashMap::new(), ids, nat_addresses, addresses: HashMap::new() }
+    }
+
+    /// The server's element; made if it is new, which the second value tells.
+    pub fn id(&mut self, server: IpAddr) -> Result<(u32, bool)> {
+        if let Some(known) = self.known.get(&server) {
+            return Ok((known.id, false));
+        }
+        let id = self.ids.take(1).context("no servers left: raise `limits.servers` and restart")?;
+        self.known.insert(server, Known { id, hop: None });
+        self.write(server)?;
+        Ok((id, true))
+    }
+
+    /// Takes what the resolver says. Whether it is about a server we know.
+    pub fn set_hop(&mut self, server: IpAddr, hop: Result<NextHop, HopProblem>) -> Result<bool> {
+        let Some(known) = self.known.get_mut(&server) else { return Ok(false) };
+        known.hop = Some(hop);
+        self.write(server)?;
+        Ok(true)
+    }
+
+    /// The next hop as resolved last.
+    #[must_use]
+    pub fn hop(&self, server: IpAddr) -> Option<&Result<NextHop, HopProblem>> {
+        self.known.get(&server)?.hop.as_ref()
+    }
+
+    /// Forgets all servers but those with these elements; says which are gone. Their elements
+    /// may be taken again at once, so a grace period must have passed since their last use.
+    pub fn keep(&mut self, ids: &BTreeSet<u32>) -> Vec<IpAddr> {
+        let gone: Vec<IpAddr> = self
+            .known
+            .iter()
+            .filter(|(_, known)| !ids.contains(&known.id))
+            .map(|(server, _)| *server)
+            .collect();
+        for server in &gone {
+            if let Some(known) = self.known.remove(server) {
+                self.ids.give(known.id, 1);
+            }
+        }
+        gone
+    }
+
+    /// Tells the program which addresses are VIPs, and from which NAT may get replies.
+    pub fn mark_addresses(
+        &mut self,
+        records: &mut ServiceTable,
+        vips: &BTreeSet<IpAddr>,
+    ) -> Result<()> {
+        let mut wanted: HashMap<IpAddr, u32> = HashMap::new();
+        for vip in vips {
+            *wanted.entry(*vip).or_default() |= ADDRESS_VIP;
+        }
+        for server in self.known.keys() {
+            if let Some(source) = self.nat_address(*server) {
+                *wanted.entry(source).or_default() |= ADDRESS_NAT;
+            }
+        }
+        for address in self.addresses.keys().copied().collect::<Vec<_>>() {
+            if !wanted.contains_key(&address) {
+                records.remove(address_key(address))?;
+                self.addresses.remove(&address);
+            }
+        }
+        for (address, bits) in wanted {
+            if self.addresses.insert(address, bits) != Some(bits) {
+                records.put(address_key(address), 0, bits, Table(0))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The source of full NAT towards a server, if there is one.
+    #[must_use]
+    pub fn nat_address(&self, server: IpAddr) -> Option<IpAddr> {
+        let configured = self.nat_addresses.iter().find(|a| a.is_ipv4() == server.is_ipv4());
+        let preferred = || match self.hop(server) {
+            Some(Ok(hop)) if !hop.source.is_unspecified() => Some(hop.source),
+            _ => None,
+        };
+        configured.copied().or_else(preferred)
+    }
+
+    fn write(&self, server: IpAddr) -> Result<()> {
+        let Some(known) = self.known.get(&server) else { return Ok(()) };
+        let (ethernet, ifindex) = match &known.hop {
+            Some(Ok(hop)) => (ethernet(hop), hop.ifindex),
+            _ => ([0; 3], 0),
+        };
+        let nat_address = self.nat_address(server).map(address).unwrap_or_default();
+        let record =
+            Server { ethernet, ifindex, address: address(server), nat_address, padding: [0; 4] };
+        self.maps.servers.set(known.id, record)
+    }
+}
+
+fn address_key(address: IpAddr) -> Key {
+    Key { address, port: 0, protocol: 0 }
+}
+
+/// Destination and source MAC address as a frame begins.
+fn ethernet(hop: &NextHop) -> [u32; 3] {
+    let mut bytes = [0; 12];
+    let (destination, source) = bytes.split_at_mut(6);
+    destination.copy_from_slice(&hop.destination_mac);
+    source.copy_from_slice(&hop.source_mac);
+    bytemuck::cast(bytes)
+}

@@ -1,0 +1,386 @@
+//! One service as it runs: its configuration, its backends' state, and its part of the maps.
+//!
+//! Everything that changes what traffic a backend takes goes through [`Running::steer`], which
+//! knows what must be marked before the word is written.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use lb_common::abi::{MODE_DSR, MODE_NAT, Word};
+use lb_common::find_service::Service as Found;
+
+use super::admission::{Admission, Phase, Want};
+use super::health::{HealthSnapshot, HealthState};
+use super::sweep::{FlowsFound, Swept};
+use super::tables::{Arena, Discarded, Member, ServiceTables};
+use crate::config::model::{self, Mode, Probe};
+use crate::dataplane::services::Key;
+use crate::report;
+
+/// A backend as it runs.
+#[derive(Debug)]
+pub struct Backend {
+    pub config: model::Backend,
+    /// The probe's key; never used again after the backend is gone.
+    pub probe: u64,
+    pub index: u16,
+    pub server: u32,
+    generation: u32,
+    pub admission: Admission,
+    pub drain: Option<Drain>,
+    pub health: HealthSnapshot,
+    /// First failing probe to the word written, of the last failure.
+    pub detection: Option<Duration>,
+}
+
+/// Why and by whom a backend is drained.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Drain {
+    pub reason: Option<String>,
+    pub actor: String,
+    /// Milliseconds since the epoch.
+    pub at_ms: u64,
+}
+
+/// A backend that left the configuration; its row rests until nothing points to it.
+#[derive(Clone, Copy, Debug)]
+struct Retired {
+    index: u16,
+    server: u32,
+    since: Instant,
+}
+
+/// A service as it runs.
+#[derive(Debug)]
+pub struct Running {
+    pub config: model::Service,
+    pub backends: Vec<Backend>,
+    pub tables: ServiceTables,
+    retired: Vec<Retired>,
+    /// Flows may be recorded that go elsewhere than their slot says.
+    exceptions: bool,
+    /// Raised by every change of words or tables.
+    epoch: u64,
+    /// Recorded flows by row, of the last sweep; connections in `nat`.
+    pub flows: HashMap<u32, u64>,
+}
+
+/// What a backend begins with.
+pub struct NewBackend {
+    pub config: model::Backend,
+    pub probe: u64,
+    pub server: u32,
+    pub drain: Option<Drain>,
+    pub health: HealthSnapshot,
+    /// Takes no traffic before its first successful probe.
+    pub wait_for_health: bool,
+}
+
+impl Running {
+    /// A service with these backends, in the maps, not yet listening.
+    pub fn new(
+        arena: &mut Arena,
+        config: model::Service,
+        backends: Vec<NewBackend>,
+        now: Instant,
+    ) -> Result<Self> {
+        let mode = match config.mode {
+            Mode::Nat => MODE_NAT,
+            Mode::Dsr => MODE_DSR,
+        };
+        let tables = ServiceTables::new(arena, backends.len(), mode)?;
+        let mut running = Self {
+            config,
+            backends: Vec::new(),
+            tables,
+            retired: Vec::new(),
+            exceptions: false,
+            epoch: 0,
+            flows: HashMap::new(),
+        };
+        for backend in backends {
+            running.add(arena, backend, now)?;
+        }
+        // Nothing is discarded: there was no table before.
+        let _ = running.rebuild(arena)?;
+        Ok(running)
+    }
+
+    /// Whether so many backends fit its rows, those still resting included.
+    #[must_use]
+    pub fn has_room_for(&self, backends: usize) -> bool {
+        backends + self.retired.len() <= self.tables.capacity()
+    }
+
+    /// Adds a backend: its word and port, not yet its slots.
+    pub fn add(&mut self, arena: &mut Arena, new: NewBackend, now: Instant) -> Result<()> {
+        let used = |index: &u16| {
+            self.backends.iter().any(|b| b.index == *index)
+                || self.retired.iter().any(|r| r.index == *index)
+        };
+        let capacity = u16::try_from(self.tables.capacity()).unwrap_or(u16::MAX);
+        let index = (0..capacity).find(|index| !used(index)).context("no row left")?;
+        let want = want(new.health.state, true, new.drain.is_some());
+        let first = match want {
+            None if new.wait_for_health => Want::Down,
+            None => Want::Serve,
+            Some(want) => want,
+        };
+        let backend = Backend {
+            generation: self.tables.next_generation(&arena.maps, index),
+            index,
+            admission: Admission::new(first, now),
+            config: new.config,
+            probe: new.probe,
+            server: new.server,
+            drain: new.drain,
+            health: new.health,
+            detection: None,
+        };
+        self.write_port(arena, &backend)?;
+        self.tables.set_word(&arena.maps, index, word(&backend))?;
+        self.backends.push(backend);
+        Ok(())
+    }
+
+    /// Retires a backend: it takes nothing new and leaves with the next table. Connections that
+    /// are recorded to it may finish.
+    pub fn retire(&mut self, arena: &mut Arena, name: &str, now: Instant) -> Result<Option<u64>> {
+        let Some(at) = self.backends.iter().position(|b| b.config.name == name) else {
+            return Ok(None);
+        };
+        let gone = self.backends.remove(at);
+        let serving = gone.admission.phase() != Phase::Down;
+        let word = Word::new(0, 0, gone.server, gone.generation, serving, true);
+        self.tables.set_word(&arena.maps, gone.index, word)?;
+        self.retired.push(Retired { index: gone.index, server: gone.server, since: now });
+        self.epoch += 1;
+        Ok(Some(gone.probe))
+    }
+
+    /// Swaps in the table of the backends there are now.
+    pub fn rebuild(&mut self, arena: &mut Arena) -> Result<Discarded> {
+        let members: Vec<Member> = self
+            .backends
+            .iter()
+            .map(|b| Member {
+                name: b.config.name.clone(),
+                weight: b.config.weight,
+                index: b.index,
+            })
+            .collect();
+        self.exceptions |= self.is_unsettled();
+        let cover = self.exceptions && self.config.mode == Mode::Dsr;
+        let discarded = self.tables.rebuild(arena, &members, cover)?;
+        self.epoch += 1;
+        self.write_spares(arena)?;
+        Ok(discarded)
+    }
+
+    /// Points a backend to another server: the old one's connections end there, as in a failure.
+    pub fn replace(&mut self, arena: &mut Arena, name: &str, server: u32) -> Result<()> {
+        let next = |s: &Self, index| s.tables.next_generation(&arena.maps, index);
+        let Some(at) = self.backends.iter().position(|b| b.config.name == name) else {
+            return Ok(());
+        };
+        let generation = next(self, self.backends[at].index);
+        let backend = &mut self.backends[at];
+        backend.server = server;
+        backend.generation = generation;
+        self.epoch += 1;
+        let backend = &self.backends[at];
+        self.tables.set_word(&arena.maps, backend.index, word(backend))
+    }
+
+    /// Writes the port a backend has on its side.
+    pub fn write_port(&self, arena: &Arena, backend: &Backend) -> Result<()> {
+        let port = backend.config.port.unwrap_or_default().to_be();
+        arena.maps.ports.set(self.tables.row(backend.index), u64::from(port))
+    }
+
+    /// Takes what probes and operator now say of a backend, and writes its word if that changes
+    /// what it takes. Whether it did.
+    pub fn steer(&mut self, arena: &mut Arena, at: usize, now: Instant) -> Result<bool> {
+        let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
+        let Some(want) = want_of(backend) else { return Ok(false) };
+        let Some(step) = backend.admission.towards(want, now) else { return Ok(false) };
+        if step.to == Phase::Down && self.config.mode == Mode::Dsr {
+            // What is recorded to it stays void when it returns: the flows have moved.
+            backend.generation = (backend.generation + 1) % Word::GENERATIONS;
+        }
+        self.write_step(arena, at, step.cover)?;
+        Ok(true)
+    }
+
+    /// Settles what has been in transition for long enough. Whether anything changed.
+    pub fn settle(&mut self, arena: &mut Arena, now: Instant) -> Result<bool> {
+        let idle = self.config.idle_timeout;
+        let mut changed = false;
+        for at in 0..self.backends.len() {
+            if let Some(step) = self.backends[at].admission.settle(now, idle) {
+                self.write_step(arena, at, step.cover)?;
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// When [`Self::settle`] has something to do.
+    #[must_use]
+    pub fn settles_at(&self) -> Option<Instant> {
+        let idle = self.config.idle_timeout;
+        self.backends.iter().filter_map(|b| b.admission.settles_at(idle)).min()
+    }
+
+    /// What a sweep of the flow table must know.
+    #[must_use]
+    pub fn swept(&self) -> Swept {
+        let service =
+            Found { table: self.tables.table(), mode: MODE_DSR, number: self.tables.number };
+        Swept {
+            name: self.config.name.clone(),
+            service,
+            idle: self.config.idle_timeout,
+            epoch: self.epoch,
+        }
+    }
+
+    /// Whether the flow table must be swept for it.
+    #[must_use]
+    pub fn needs_sweep(&self) -> bool {
+        self.exceptions && self.config.mode == Mode::Dsr
+    }
+
+    /// Clears the marks a sweep found needless, if nothing changed since it began.
+    pub fn apply_sweep(&mut self, arena: &mut Arena, found: FlowsFound) -> Result<()> {
+        if found.epoch != self.epoch {
+            return Ok(());
+        }
+        self.tables.keep_marks(arena, &found.needed)?;
+        self.flows = found.rows;
+        if found.live == 0 && !self.is_unsettled() {
+            self.exceptions = false;
+        }
+        Ok(())
+    }
+
+    /// Frees the rows of retired backends that nothing points to any more, and says which
+    /// servers they were.
+    pub fn free_retired(&mut self, now: Instant, in_use: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut servers = Vec::new();
+        let row = |index| self.tables.row(index);
+        self.retired.retain(|retired| {
+            // A sweep that began before it was retired says nothing.
+            let rested = now.duration_since(retired.since) > Duration::from_secs(5);
+            let free = rested && !in_use(row(retired.index));
+            if free {
+                servers.push(retired.server);
+            }
+            !free
+        });
+        servers
+    }
+
+    /// Servers that its retired backends still hold.
+    pub fn retired_servers(&self) -> impl Iterator<Item = u32> {
+        self.retired.iter().map(|retired| retired.server)
+    }
+
+    /// The keys of its frontends in the service table.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        self.config.listen.iter().map(key_of).collect()
+    }
+
+    /// Backends that take new flows.
+    #[must_use]
+    pub fn serving(&self) -> usize {
+        let takes = |b: &&Backend| matches!(b.admission.phase(), Phase::Serving | Phase::Returning);
+        self.backends.iter().filter(takes).count()
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.settles_at().is_some()
+    }
+
+    fn write_step(&mut self, arena: &mut Arena, at: usize, cover: bool) -> Result<()> {
+        let index = self.backends[at].index;
+        if cover && self.config.mode == Mode::Dsr {
+            // Flows whose home is any backend that turns flows away may have been recorded on
+            // their way past this one.
+            let away = |b: &&Backend| b.index == index || b.admission.phase() != Phase::Serving;
+            let homes: Vec<u16> = self.backends.iter().filter(away).map(|b| b.index).collect();
+            self.tables.mark_homes(arena, &homes)?;
+        }
+        self.tables.set_word(&arena.maps, index, word(&self.backends[at]))?;
+        self.exceptions |= cover || self.is_unsettled();
+        self.epoch += 1;
+        self.write_spares(arena)
+    }
+
+    fn write_spares(&self, arena: &Arena) -> Result<()> {
+        let serves = |b: &&Backend| !matches!(b.admission.phase(), Phase::Down);
+        let takes = |b: &&Backend| matches!(b.admission.phase(), Phase::Serving | Phase::Returning);
+        let mut spares: Vec<u16> = self.backends.iter().filter(takes).map(|b| b.index).collect();
+        if spares.is_empty() {
+            spares = self.backends.iter().filter(serves).map(|b| b.index).collect();
+        }
+        self.tables.set_spares(&arena.maps, &spares)
+    }
+}
+
+impl Backend {
+    /// What the dataplane does with it, as users are told.
+    #[must_use]
+    pub fn state(&self) -> report::BackendState {
+        match self.admission.phase() {
+            Phase::Serving => report::BackendState::Serving,
+            Phase::Draining => report::BackendState::Draining,
+            Phase::Drained => report::BackendState::Drained,
+            Phase::Returning => report::BackendState::Returning,
+            Phase::Down => report::BackendState::Down,
+        }
+    }
+
+    /// Its word as it is in the maps.
+    #[must_use]
+    pub fn word(&self) -> Word {
+        word(self)
+    }
+}
+
+/// A frontend's key in the service table.
+#[must_use]
+pub fn key_of(frontend: &model::Frontend) -> Key {
+    let protocol = match frontend.protocol {
+        model::Protocol::Tcp => 6,
+        model::Protocol::Udp => 17,
+    };
+    Key { address: frontend.address, port: frontend.port, protocol }
+}
+
+/// Whether a service's backends are probed at all.
+#[must_use]
+pub fn is_probed(service: &model::Service) -> bool {
+    service.health.probe != Probe::None
+}
+
+fn word(backend: &Backend) -> Word {
+    backend.admission.word(backend.server, backend.generation)
+}
+
+fn want_of(backend: &Backend) -> Option<Want> {
+    let hard = backend.health.last_failure.as_ref().is_none_or(|last| last.failure.kind.is_hard());
+    want(backend.health.state, hard, backend.drain.is_some())
+}
+
+/// `None`: nothing is known that would move it.
+fn want(health: HealthState, hard: bool, drained: bool) -> Option<Want> {
+    match (health, drained) {
+        (HealthState::Down, _) if hard => Some(Want::Down),
+        (_, true) | (HealthState::Down, false) => Some(Want::Drain),
+        (HealthState::Up, false) => Some(Want::Serve),
+        (HealthState::Unknown, false) => None,
+    }
+}

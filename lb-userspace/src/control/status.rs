@@ -1,0 +1,210 @@
+//! What `lb status` says: the node as it is now, what is wrong with it, and what to do.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lb_common::abi::Word;
+use lb_common::verdict::{Event, Kind, Verdict};
+
+use super::node::Node;
+use super::service::{Backend, Running};
+use crate::config::model::Mode;
+use crate::dataplane::maps::LiveMaps;
+use crate::net::mac_text;
+use crate::report::{
+    self, Admin, Counters, HealthState, NamedCount, NextHop, Status, Warning, long_age,
+};
+
+/// What the daemon knows beside the node.
+#[derive(Debug)]
+pub struct About<'a> {
+    pub revision: u64,
+    pub started: Instant,
+    pub interfaces: &'a [report::Interface],
+}
+
+/// The whole status.
+#[must_use]
+pub fn status(node: &Node, about: &About<'_>) -> Status {
+    let services: Vec<report::Service> =
+        node.services.iter().map(|running| service(node, running)).collect();
+    let mut counters = counters(&node.arena.maps);
+    counters.sent += services.iter().map(|s| s.packets).sum::<u64>();
+    Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        revision: about.revision,
+        uptime_ms: ms(about.started.elapsed()),
+        interfaces: about.interfaces.to_vec(),
+        warnings: warnings(about, &services),
+        services,
+        counters,
+    }
+}
+
+fn service(node: &Node, running: &Running) -> report::Service {
+    let maps = &node.arena.maps;
+    let new = |b: &Backend| maps.new_flows(running.tables.row(b.index));
+    let new_flows: u64 = running.backends.iter().map(new).sum();
+    let backends: Vec<report::Backend> =
+        running.backends.iter().map(|b| backend(node, running, b, new_flows)).collect();
+    report::Service {
+        name: running.config.name.clone(),
+        mode: running.config.mode,
+        listen: running.config.listen.clone(),
+        table_slots: running.tables.slot_count(),
+        backends_serving: u32::try_from(running.serving()).unwrap_or(u32::MAX),
+        backends_total: u32::try_from(running.backends.len()).unwrap_or(u32::MAX),
+        packets: backends.iter().map(|b| b.packets).sum(),
+        bytes: backends.iter().map(|b| b.bytes).sum(),
+        new_flows,
+        backends,
+    }
+}
+
+fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> report::Backend {
+    let maps = &node.arena.maps;
+    let row = running.tables.row(backend.index);
+    let traffic = maps.traffic(row);
+    let new_flows = maps.new_flows(row);
+    let share = if total == 0 { 0.0 } else { new_flows as f64 / total as f64 };
+    let now = Instant::now();
+    report::Backend {
+        name: backend.config.name.clone(),
+        address: backend.config.address,
+        port: backend.config.port,
+        weight: backend.config.weight,
+        health: backend.health.report(now, backend.detection),
+        admin: match &backend.drain {
+            None => Admin::Ready,
+            Some(drain) => Admin::Drain {
+                reason: drain.reason.clone(),
+                actor: drain.actor.clone(),
+                since_ms: epoch_ms().saturating_sub(drain.at_ms),
+            },
+        },
+        state: backend.state(),
+        admit: f64::from(backend.word().admit()) / f64::from(Word::FULL),
+        expected: running.tables.share(backend.index),
+        share,
+        packets: traffic.packets,
+        bytes: traffic.bytes,
+        new_flows,
+        flows: running.flows.get(&row).copied().or(match running.config.mode {
+            Mode::Nat => Some(0),
+            Mode::Dsr => None,
+        }),
+        next_hop: next_hop(node, backend),
+    }
+}
+
+fn next_hop(node: &Node, backend: &Backend) -> NextHop {
+    let none = NextHop { interface: None, mac: None, via: None, problem: None };
+    match node.servers.hop(backend.config.address) {
+        Some(Ok(hop)) => NextHop {
+            interface: Some(hop.interface.clone()),
+            mac: Some(mac_text(hop.destination_mac)),
+            via: hop.via,
+            problem: None,
+        },
+        Some(Err(problem)) => NextHop { problem: Some(problem.to_string()), ..none },
+        None => NextHop { problem: Some("not resolved yet".into()), ..none },
+    }
+}
+
+fn counters(maps: &LiveMaps) -> Counters {
+    let kind = |kind| match kind {
+        Kind::Send => "send",
+        Kind::Pass => "pass",
+        Kind::Drop => "drop",
+        Kind::Event => "event",
+    };
+    let verdicts = Verdict::ALL.iter().map(|&verdict| NamedCount {
+        name: verdict.name().into(),
+        kind: kind(verdict.kind()).into(),
+        count: maps.verdicts(verdict),
+        help: verdict.help().into(),
+    });
+    let events = Event::ALL.iter().map(|&event| NamedCount {
+        name: event.name().into(),
+        kind: kind(Kind::Event).into(),
+        count: maps.events(event),
+        help: event.help().into(),
+    });
+    Counters {
+        sent: maps.verdicts(Verdict::NatReply),
+        verdicts: verdicts.collect(),
+        events: events.collect(),
+    }
+}
+
+/// Worst first: services without a backend, dead backends, unreachable ones, forgotten drains.
+fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for service in services.iter().filter(|s| s.backends_serving == 0) {
+        warnings.push(Warning {
+            subject: service.name.clone(),
+            message: "no backend takes new traffic: the service is down".into(),
+            next: Some(format!("lb backend list {}", service.name)),
+        });
+    }
+    let all = || services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b)));
+    for (service, backend) in all().filter(|(_, b)| b.health.state == HealthState::Down) {
+        let since = long_age(backend.health.since_ms);
+        let reason = backend.health.last_failure.as_deref().unwrap_or("its probes fail");
+        let found = backend.health.detection_ms.map_or(String::new(), |ms| {
+            format!("; found and taken out within {ms:.0} ms of the first failing probe")
+        });
+        warnings.push(Warning {
+            subject: format!("{}/{}", service.name, backend.name),
+            message: format!("is down for {since}: {reason}{found}"),
+            next: Some(format!("lb backend list {}", service.name)),
+        });
+    }
+    for (service, backend) in all() {
+        let Some(problem) = &backend.next_hop.problem else { continue };
+        warnings.push(Warning {
+            subject: format!("{}/{}", service.name, backend.name),
+            message: format!("has no next hop: {problem}"),
+            next: None,
+        });
+    }
+    for (service, backend) in all() {
+        let Admin::Drain { reason, actor, since_ms } = &backend.admin else { continue };
+        let subject = format!("{}/{}", service.name, backend.name);
+        let since = long_age(*since_ms);
+        let reason = reason.as_ref().map_or(String::new(), |reason| format!(" (\"{reason}\")"));
+        let passes = match backend.health.state {
+            HealthState::Up => "; its probes pass",
+            HealthState::Unknown | HealthState::Down => "",
+        };
+        warnings.push(Warning {
+            message: format!("is drained for {since} by {actor}{reason}{passes}"),
+            next: Some(format!("lb backend ready {subject}")),
+            subject,
+        });
+    }
+    for interface in about.interfaces.iter().filter(|i| i.xdp == "generic") {
+        warnings.push(Warning {
+            subject: interface.name.clone(),
+            message: "runs in generic XDP mode, several times slower than native".into(),
+            next: Some(format!("cargo xtask doctor {}", interface.name)),
+        });
+    }
+    for service in services.iter().filter(|s| s.backends_serving == 1 && s.backends_total > 1) {
+        warnings.push(Warning {
+            subject: service.name.clone(),
+            message: "one backend is left: its failure takes the service down".into(),
+            next: None,
+        });
+    }
+    warnings
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn epoch_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms)
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

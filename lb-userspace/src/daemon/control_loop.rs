@@ -1,0 +1,307 @@
+//! The control loop: takes one event at a time, and lets what follows from it happen.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::cli::ConfigSource;
+use crate::config::{self, Config};
+use crate::control::explain::explain;
+use crate::control::handle::{Actor, BackendChange, Request};
+use crate::control::node::{Node, Resting};
+use crate::control::service::Drain;
+use crate::control::status::{About, epoch_ms, status};
+use crate::control::sweep::{self, FlowsFound, NatFound};
+use crate::dataplane::grace;
+use crate::net::NextHopEvent;
+use crate::probe::ProbeEvent;
+use crate::report::{Changed, Error, ErrorKind, Interface};
+use crate::store::{State, Store};
+
+/// Where events come from.
+pub(super) struct Inputs {
+    pub requests: mpsc::Receiver<Request>,
+    pub probes: mpsc::Receiver<ProbeEvent>,
+    pub hops: mpsc::Receiver<NextHopEvent>,
+}
+
+/// How often idle NAT connections are looked for, and settled changes swept, at the least.
+const SWEEP: Duration = Duration::from_secs(1);
+/// The share of time that sweeping may take: a large table is swept less often.
+const SWEEP_SHARE: u32 = 20;
+
+pub(super) struct ControlLoop {
+    node: Node,
+    store: Store,
+    state: State,
+    source: ConfigSource,
+    interfaces: Vec<Interface>,
+    started: Instant,
+    grace: Option<JoinHandle<Resting>>,
+    sweep: Option<JoinHandle<Result<Swept>>>,
+    sweep_at: Instant,
+}
+
+/// What a sweep brought home.
+struct Swept {
+    began: Instant,
+    flows: Option<HashMap<String, FlowsFound>>,
+    nat: NatFound,
+}
+
+impl ControlLoop {
+    pub(super) fn new(
+        node: Node,
+        store: Store,
+        state: State,
+        source: ConfigSource,
+        interfaces: Vec<Interface>,
+    ) -> Self {
+        let started = Instant::now();
+        let sweep_at = started + SWEEP;
+        let (grace, sweep) = (None, None);
+        Self { node, store, state, source, interfaces, started, grace, sweep, sweep_at }
+    }
+
+    /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
+    /// event: a daemon that stops for it would be the outage.
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot take signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot take signals")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot take signals")?;
+        loop {
+            let clock = self.node.next_clock().unwrap_or_else(far_away);
+            let done = tokio::select! {
+                // In this order: failures before everything that can wait.
+                biased;
+                Some(event) = inputs.probes.recv() => self.on_probe(event),
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                Some(event) = inputs.hops.recv() => self.on_hop(event),
+                _ = hangup.recv() => { self.on_hangup(); Ok(()) }
+                Some(request) = inputs.requests.recv() => { self.on_request(request); Ok(()) }
+                () = sleep_until(clock) => self.node.on_clock(),
+                resting = finished(&mut self.grace) => resting.map(|r| self.node.rested(r)),
+                swept = finished(&mut self.sweep) => self.on_swept(swept),
+                () = sleep_until(self.sweep_at), if self.sweep.is_none() => {
+                    self.begin_sweep();
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                tracing::error!(error = format!("{error:#}"), "an event could not be handled");
+            }
+            self.begin_grace();
+        }
+    }
+
+    fn on_probe(&mut self, event: ProbeEvent) -> Result<()> {
+        let transition = event.transition.clone();
+        let steered = self.node.on_probe(event)?;
+        let (Some((service, backend)), Some(transition)) = (steered, transition) else {
+            return Ok(());
+        };
+        let detection_ms = transition.first.elapsed().as_secs_f64() * 1000.0;
+        match &transition.failure {
+            Some(failure) => tracing::warn!(
+                %service, %backend, reason = %failure.text,
+                detection_ms = format!("{detection_ms:.1}"), "backend is down; its traffic moved"
+            ),
+            None => tracing::info!(%service, %backend, "backend is up"),
+        }
+        Ok(())
+    }
+
+    fn on_hop(&mut self, event: NextHopEvent) -> Result<()> {
+        match &event.hop {
+            Ok(hop) => tracing::debug!(server = %event.server, ?hop, "next hop"),
+            Err(problem) => tracing::warn!(server = %event.server, %problem, "no next hop"),
+        }
+        self.node.on_next_hop(event.server, event.hop)
+    }
+
+    fn on_hangup(&mut self) {
+        match self.reload() {
+            Ok(changed) if changed.changes.is_empty() => tracing::info!("reloaded; no changes"),
+            Ok(changed) => tracing::info!(changes = ?changed.changes, "reloaded"),
+            Err(error) => tracing::error!(%error, "cannot reload; the configuration stays"),
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        // Whoever asked may have gone; then the answer is nobody's.
+        match request {
+            Request::Status(reply) => {
+                let about = About {
+                    revision: self.state.revision,
+                    started: self.started,
+                    interfaces: &self.interfaces,
+                };
+                let _ = reply.send(Ok(status(&self.node, &about)));
+            }
+            Request::Config(reply) => {
+                let _ = reply.send(Ok(self.state.config.clone()));
+            }
+            Request::Apply { config, actor, reply } => {
+                let mut state = self.state.clone();
+                state.take_applied(&config);
+                let _ = reply.send(self.commit(state, &actor));
+            }
+            Request::Reload { actor, reply } => {
+                tracing::info!(%actor, "reload");
+                let _ = reply.send(self.reload());
+            }
+            Request::Backend { service, change, actor, reply } => {
+                let _ = reply.send(self.change_backend(&service, change, &actor));
+            }
+            Request::Explain { protocol, client, vip, reply } => {
+                let _ = reply.send(explain(&self.node, protocol, client, vip));
+            }
+        }
+    }
+
+    fn reload(&mut self) -> Result<Changed, Error> {
+        let ConfigSource::File(path) = &self.source else {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "this daemon was started from options, not from a file",
+                "change it with `lb apply FILE` or `lb backend`",
+            ));
+        };
+        let config = config::load(path).map_err(|error| {
+            Error::new(ErrorKind::Invalid, error.to_string(), "mend the file and reload again")
+        })?;
+        let mut state = self.state.clone();
+        state.take_file(&Config { node: self.node.config.node.clone(), ..config.clone() });
+        if config.node != self.node.config.node {
+            tracing::warn!("[node] changed in the file; that takes a restart of `lb run`");
+        }
+        self.commit(state, "signal")
+    }
+
+    fn change_backend(
+        &mut self,
+        service: &str,
+        change: BackendChange,
+        actor: &Actor,
+    ) -> Result<Changed, Error> {
+        let config = config::apply_backend_change(&self.state.config, service, &change)?;
+        let mut state = self.state.clone();
+        let (name, drain) = match change {
+            BackendChange::Drain { name, reason } => {
+                let drain = Drain { reason, actor: actor.clone(), at_ms: epoch_ms() };
+                (name, Some(drain))
+            }
+            BackendChange::Ready { name } => (name, None),
+            BackendChange::Add(_) | BackendChange::Remove { .. } | BackendChange::Weight { .. } => {
+                state.change(config);
+                return self.commit(state, actor);
+            }
+        };
+        let mut changed = self.unchanged();
+        if !state.set_drain(service, &name, drain.clone()) {
+            return Ok(changed);
+        }
+        self.store.write(&state).map_err(internal)?;
+        self.state = state;
+        let what = if drain.is_some() { "drained" } else { "ready" };
+        self.node.set_drain(service, &name, drain).map_err(internal)?;
+        tracing::info!(%actor, backend = format!("{service}/{name}"), what, "operator");
+        changed.changes.push(format!("{service}/{name}: {what}"));
+        let running = self.node.services.iter().find(|r| r.config.name == service);
+        if running.is_some_and(|r| r.serving() == 0) {
+            changed.warnings.push(format!("{service} has no backend left that takes new traffic"));
+        }
+        Ok(changed)
+    }
+
+    /// Makes a state the one in force: in the maps first, where it may be refused, then on disk.
+    fn commit(&mut self, mut state: State, actor: &str) -> Result<Changed, Error> {
+        let changes = config::diff(&self.state.config, &state.config);
+        state.forget_stale_drains();
+        let apply = self.node.apply(&state.config, &state.drains(), false);
+        apply.map_err(|error| Error {
+            kind: ErrorKind::Refused,
+            message: format!("{error:#}"),
+            hint: None,
+        })?;
+        self.state = state;
+        self.store.write(&self.state).map_err(internal)?;
+        for change in &changes {
+            tracing::info!(actor, revision = self.state.revision, %change, "configuration");
+        }
+        let warnings = config::warnings(&self.state.config);
+        Ok(Changed { changes, warnings, ..self.unchanged() })
+    }
+
+    fn unchanged(&self) -> Changed {
+        Changed { revision: self.state.revision, changes: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Waits out a grace period beside the loop, if something was given up.
+    fn begin_grace(&mut self) {
+        if self.grace.is_some() {
+            return;
+        }
+        if let Some(resting) = self.node.take_resting() {
+            self.grace = Some(tokio::task::spawn_blocking(move || {
+                grace::wait();
+                resting
+            }));
+        }
+    }
+
+    fn begin_sweep(&mut self) {
+        let maps = self.node.arena.maps.clone();
+        let services = self.node.to_sweep();
+        let idle = self.node.idle_by_row();
+        self.sweep = Some(tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let flows = match services {
+                None => None,
+                Some(services) => {
+                    // Every packet that decided by older words has recorded what it will.
+                    grace::wait();
+                    Some(sweep::flows(&maps, &services)?)
+                }
+            };
+            let nat = sweep::nat(&maps, &idle, config::model::Service::IDLE)?;
+            Ok(Swept { began, flows, nat })
+        }));
+    }
+
+    fn on_swept(&mut self, swept: Result<Result<Swept>>) -> Result<()> {
+        self.sweep_at = Instant::now() + SWEEP;
+        let swept = swept??;
+        self.sweep_at = Instant::now() + SWEEP.max(swept.began.elapsed() * SWEEP_SHARE);
+        if let Some(flows) = swept.flows {
+            self.node.swept(flows)?;
+        }
+        self.node.nat_swept(swept.nat, swept.began);
+        Ok(())
+    }
+}
+
+/// The task's result; never, while there is no task.
+async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Result<T> {
+    let Some(running) = task else { return std::future::pending().await };
+    let result = running.await;
+    *task = None;
+    result.context("a background task of the daemon failed")
+}
+
+async fn sleep_until(at: Instant) {
+    tokio::time::sleep_until(at.into()).await;
+}
+
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+fn internal(error: anyhow::Error) -> Error {
+    Error { kind: ErrorKind::Internal, message: format!("{error:#}"), hint: None }
+}

@@ -1,0 +1,174 @@
+//! The daemon behind `lb run`: starts everything, runs the control loop, and takes it all down.
+//!
+//! One thread, one loop, one owner of all state. Only sweeps and grace periods, which block for
+//! longer than a packet should wait for a decision, run beside it.
+
+mod control_loop;
+mod log;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::oneshot;
+
+use crate::api;
+use crate::cli::{ConfigSource, RunOptions};
+use crate::config::model::XdpPolicy;
+use crate::config::{self, Config};
+use crate::control::handle::Handle;
+use crate::control::node::Node;
+use crate::dataplane::attach::Attached;
+use crate::dataplane::load::{self, Loaded};
+use crate::net::{self, Resolver};
+use crate::probe::Prober;
+use crate::report;
+use crate::store::{State, Store};
+
+use control_loop::{ControlLoop, Inputs};
+
+/// Balances until SIGTERM or SIGINT, then leaves the interfaces as they were.
+pub fn run(options: RunOptions) -> Result<()> {
+    log::start(&options);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?
+        .block_on(serve(options))
+}
+
+async fn serve(options: RunOptions) -> Result<()> {
+    let wanted = wanted(&options)?;
+    let (store, state) = Store::open(&options.state_dir)?;
+    let state = resume(state, &wanted)?;
+    check_nat_ports(&state.config)?;
+    let links = links(&state.config).await?;
+
+    // The socket first: it also tells a second daemon from the first, with nothing attached yet.
+    let listener = api::bind(&options.socket)?;
+    let log_drops = options.verbosity >= 2;
+    let mut loaded = load::load(&state.config.node, state.seed()?, log_drops)?;
+    if log_drops {
+        log::follow_program(&mut loaded)?;
+    }
+    let (prober, probes) = Prober::new();
+    let (resolver, hops) = Resolver::start(state.config.node.interfaces.clone())
+        .context("cannot follow the kernel's routes over netlink")?;
+    let maps = loaded.maps.clone();
+    let mut node = Node::new(maps, state.config.node.clone(), prober, resolver);
+    node.apply(&state.config, &state.drains(), true)?;
+    store.write(&state)?;
+
+    let attached = attach(&mut loaded, &links, options.xdp.unwrap_or(state.config.node.xdp))?;
+    let interfaces = attached
+        .iter()
+        .map(|a| report::Interface {
+            name: a.interface.clone(),
+            index: a.index,
+            xdp: a.mode.to_string(),
+        })
+        .collect();
+    tracing::info!(
+        revision = state.revision,
+        services = state.config.services.len(),
+        instructions = loaded.verified_instructions,
+        socket = %options.socket.display(),
+        "balancing"
+    );
+
+    let (handle, requests) = Handle::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let api = tokio::spawn(api::serve(listener, handle, async {
+        let _ = stopped.await;
+    }));
+    let inputs = Inputs { requests, probes, hops };
+    let result = ControlLoop::new(node, store, state, options.source, interfaces).run(inputs).await;
+
+    // Detach first: from here on packets take the way they took before us.
+    let detached = detach(&mut loaded, attached);
+    let _ = stop.send(());
+    let _ = api.await;
+    detached?;
+    tracing::info!("detached; stopped");
+    result
+}
+
+/// The configuration the daemon was started with.
+fn wanted(options: &RunOptions) -> Result<Config> {
+    match &options.source {
+        ConfigSource::File(path) => read_file(path),
+        ConfigSource::Inline(config) => Ok((**config).clone()),
+    }
+}
+
+fn read_file(path: &std::path::Path) -> Result<Config> {
+    config::load(path).map_err(|error| match error {
+        config::LoadError::Unreadable(error) => {
+            anyhow::Error::new(error).context(format!("cannot read {}", path.display()))
+        }
+        config::LoadError::Invalid(diagnostics) => anyhow::Error::new(diagnostics),
+    })
+}
+
+/// The stored state, brought up to date with the configuration given.
+fn resume(state: Option<State>, wanted: &Config) -> Result<State> {
+    let Some(mut state) = state else { return State::new(wanted.clone()) };
+    let before = state.config.clone();
+    if state.take_file(wanted) {
+        for change in config::diff(&before, wanted) {
+            tracing::warn!(%change, "the configuration changed since the last run, and wins");
+        }
+    } else {
+        let since = config::diff(wanted, &state.config);
+        for change in &since {
+            tracing::info!(%change, "kept from before the restart");
+        }
+    }
+    state.forget_stale_drains();
+    Ok(state)
+}
+
+/// A port of the host's own connections may not be one NAT hands out: a reply would be taken.
+fn check_nat_ports(config: &Config) -> Result<()> {
+    if !config.services.iter().any(|s| s.mode == config::model::Mode::Nat) {
+        return Ok(());
+    }
+    let (nat, host) = (&config.node.nat_ports, net::ip_local_port_range()?);
+    if nat.start() <= host.end() && host.start() <= nat.end() {
+        bail!(
+            "nat_ports {}-{} overlaps the host's own ephemeral ports {}-{}: narrow one of them \
+             (`nat_ports` in [node], or `sysctl net.ipv4.ip_local_port_range`)",
+            nat.start(),
+            nat.end(),
+            host.start(),
+            host.end()
+        );
+    }
+    Ok(())
+}
+
+async fn links(config: &Config) -> Result<Vec<net::Link>> {
+    let mut links = Vec::new();
+    for name in &config.node.interfaces {
+        links.push(net::link_by_name(name).await?);
+    }
+    Ok(links)
+}
+
+fn attach(loaded: &mut Loaded, links: &[net::Link], xdp: XdpPolicy) -> Result<Vec<Attached>> {
+    let mut attached = Vec::new();
+    for link in links {
+        match Attached::new(loaded, &link.name, link.ifindex, xdp) {
+            Ok(interface) => {
+                tracing::info!(interface = %link.name, mode = %interface.mode, "attached");
+                attached.push(interface);
+            }
+            Err(error) => {
+                detach(loaded, attached)?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(attached)
+}
+
+fn detach(loaded: &mut Loaded, attached: Vec<Attached>) -> Result<()> {
+    attached.into_iter().map(|interface| interface.detach(loaded)).fold(Ok(()), Result::and)
+}

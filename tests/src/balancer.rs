@@ -1,0 +1,236 @@
+//! `lb` in a lab: its configuration, the running daemon, and its command line.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fmt::Write,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{
+    lab::Lab,
+    namespace::Namespace,
+    process::{Process, wait_until},
+    topology::{Arms, Family, Mode},
+};
+
+/// The configuration of a service over all of a lab's backends.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    pub name: String,
+    pub listen: Vec<String>,
+    pub mode: Mode,
+    /// One family a service: a `nat` or `dsr` service has backends of its own family.
+    pub family: Family,
+    /// The inline table of `health`, without braces.
+    pub health: String,
+    /// Weights of the first backends; 1 for the rest.
+    pub weights: Vec<u16>,
+}
+
+impl ServiceConfig {
+    /// Port 80 of the family's VIP, with HTTP probes as in the manual.
+    pub fn http(mode: Mode, family: Family) -> Self {
+        Self {
+            name: "web".into(),
+            listen: vec![format!("{}/tcp", SocketAddr::new(family.vip(), 80))],
+            mode,
+            family,
+            health: "http = \"/healthz\", interval = \"1s\", fast_interval = \"100ms\", \
+                     timeout = \"500ms\", rise = 2, fall = 3"
+                .into(),
+            weights: Vec::new(),
+        }
+    }
+
+    fn to_toml(&self, lab: &Lab) -> String {
+        let listen: Vec<_> = self.listen.iter().map(|text| format!("\"{text}\"")).collect();
+        let mut text = format!(
+            "\n[[service]]\nname = \"{}\"\nlisten = [{}]\nmode = \"{}\"\nhealth = {{ {} }}\nbackends = [\n",
+            self.name,
+            listen.join(", "),
+            self.mode,
+            self.health
+        );
+        for (index, backend) in (0u8..).zip(lab.backends()) {
+            let address: IpAddr = lab.topology().backend(index, self.family);
+            let weight = self.weights.get(usize::from(index)).copied().unwrap_or(1);
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "  {{ name = \"{}\", address = \"{address}\", weight = {weight} }},",
+                backend.name
+            );
+        }
+        text + "]\n"
+    }
+}
+
+impl Lab {
+    /// `lb.toml` for these services on the balancer's interfaces.
+    pub fn config(&self, services: &[ServiceConfig]) -> String {
+        let interfaces = match self.topology().arms {
+            Arms::One => r#""eth0""#,
+            Arms::Two => r#""eth0", "eth1""#,
+        };
+        let services: String = services.iter().map(|service| service.to_toml(self)).collect();
+        format!("[node]\ninterfaces = [{interfaces}]\n{services}")
+    }
+}
+
+/// A running `lb run`; killed when dropped.
+#[derive(Debug)]
+pub struct Balancer {
+    binary: PathBuf,
+    namespace: Namespace,
+    directory: PathBuf,
+    process: Process,
+}
+
+const CONFIG: &str = "lb.toml";
+const SOCKET: &str = "lb.sock";
+const STATE: &str = "state";
+const LOG: &str = "lb.log";
+
+impl Balancer {
+    /// The `lb` under test: `LB_BIN`, as `cargo xtask test` sets it.
+    pub fn binary() -> Result<PathBuf> {
+        let path = env::var_os("LB_BIN").map(PathBuf::from);
+        path.context("LB_BIN does not say where lb is: run the tests with `cargo xtask test`")
+    }
+
+    /// Starts `lb run` with this configuration in the lab's balancer; returns when it answers.
+    pub fn start(lab: &Lab, binary: &Path, config: &str) -> Result<Self> {
+        fs::write(lab.path(CONFIG), config)?;
+        Self::run(lab, binary)
+    }
+
+    /// Starts `lb run` with the configuration and state that an earlier one left in the lab.
+    pub fn run(lab: &Lab, binary: &Path) -> Result<Self> {
+        let mut command = lab.balancer().command(binary);
+        command.args(["run", "-c"]).arg(lab.path(CONFIG));
+        command.arg("--socket").arg(lab.path(SOCKET)).arg("--state-dir").arg(lab.path(STATE));
+        let process = Process::spawn(&mut command, &lab.path(LOG))?;
+        let mut balancer = Self {
+            binary: binary.to_owned(),
+            namespace: lab.balancer().clone(),
+            directory: lab.directory(),
+            process,
+        };
+        balancer.wait_for_answer()?;
+        Ok(balancer)
+    }
+
+    fn wait_for_answer(&mut self) -> Result<()> {
+        let limit = Duration::from_secs(20);
+        let mut ended = None;
+        let answered = wait_until(limit, || {
+            ended = self.process.exit_status();
+            ended.is_some() || self.status().is_ok()
+        });
+        if let Some(status) = ended {
+            bail!("lb run ended ({status}):\n{}", self.process.log());
+        }
+        if !answered {
+            bail!("lb run does not answer after {limit:?}:\n{}", self.process.log());
+        }
+        Ok(())
+    }
+
+    /// `lb` with the daemon's socket, in the balancer's namespace.
+    pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = self.namespace.command(&self.binary);
+        command.arg("--socket").arg(self.directory.join(SOCKET)).args(arguments);
+        command
+    }
+
+    /// Runs `lb …`; the caller judges its exit code.
+    pub fn cli(&self, arguments: &[impl AsRef<OsStr>]) -> Result<Output> {
+        self.command(arguments).output().context("cannot run lb")
+    }
+
+    /// Runs `lb … -o json`, which must succeed.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.cli(&[arguments, &["-o", "json"]].concat())?;
+        if !output.status.success() {
+            let reason = String::from_utf8_lossy(&output.stderr);
+            bail!("lb {arguments:?} failed ({}): {}", output.status, reason.trim());
+        }
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("lb {arguments:?} did not print JSON"))
+    }
+
+    pub fn status(&self) -> Result<Value> {
+        self.json(&["status"])
+    }
+
+    /// `health.state` of a backend: `up`, `down`, `unknown`.
+    pub fn health(&self, service: &str, backend: &str) -> Result<String> {
+        let status = self.status()?;
+        let found = backend_in(&status, service, backend)
+            .with_context(|| format!("lb status shows no {service}/{backend}"))?;
+        Ok(found["health"]["state"].as_str().unwrap_or("missing").to_owned())
+    }
+
+    /// Waits until a backend is in this state; returns when it was first seen so.
+    pub fn wait_for_health(
+        &self,
+        service: &str,
+        backend: &str,
+        state: &str,
+        limit: Duration,
+    ) -> Result<Instant> {
+        let reached =
+            wait_until(limit, || self.health(service, backend).is_ok_and(|now| now == state));
+        if !reached {
+            let log = self.process.log();
+            bail!("{service}/{backend} is not {state} after {limit:?}; lb's log:\n{log}");
+        }
+        Ok(Instant::now())
+    }
+
+    /// Waits until all backends of all services are up.
+    pub fn wait_until_up(&self, limit: Duration) -> Result<()> {
+        let all_up = |status: &Value| {
+            let mut backends = services(status).flat_map(backends).peekable();
+            backends.peek().is_some() && backends.all(|b| b["health"]["state"] == "up")
+        };
+        if !wait_until(limit, || self.status().is_ok_and(|status| all_up(&status))) {
+            bail!("not all backends are up after {limit:?}; lb's log:\n{}", self.process.log());
+        }
+        Ok(())
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// SIGTERM: it must detach and end with 0.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.process.terminate(Duration::from_secs(10))?;
+        if !status.success() {
+            bail!("lb run ended with {status}:\n{}", self.process.log());
+        }
+        Ok(())
+    }
+}
+
+fn services(status: &Value) -> impl Iterator<Item = &Value> {
+    status["services"].as_array().into_iter().flatten()
+}
+
+fn backends(service: &Value) -> impl Iterator<Item = &Value> {
+    service["backends"].as_array().into_iter().flatten()
+}
+
+fn backend_in<'a>(status: &'a Value, service: &str, backend: &str) -> Option<&'a Value> {
+    let service = services(status).find(|candidate| candidate["name"] == service)?;
+    backends(service).find(|candidate| candidate["name"] == backend)
+}

@@ -1,0 +1,182 @@
+//! A lab: the namespaces, cabled and served by nginx, and the failures one can cause in it.
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{namespace::Namespace, network, nginx::Nginx, registry, topology::Topology};
+
+/// Everything in it ends when it is dropped, unless it was built to be kept.
+#[derive(Debug)]
+pub struct Lab {
+    id: String,
+    topology: Topology,
+    keep: bool,
+    roles: Vec<Namespace>,
+    backends: Vec<Backend>,
+}
+
+#[derive(Debug)]
+pub struct Backend {
+    pub name: String,
+    pub namespace: Namespace,
+    pub nginx: Nginx,
+}
+
+const ROLES: [&str; 3] = ["switch", "client", "lb"];
+const DESCRIPTION: &str = "topology.json";
+
+impl Lab {
+    pub fn build(topology: Topology) -> Result<Self> {
+        Self::build_as(registry::new_id(), topology)
+    }
+
+    /// A lab that stays when this process ends; `lb_tests::down(id)` removes it.
+    pub fn build_kept(topology: Topology) -> Result<Self> {
+        let mut lab = Self::build_as(registry::new_kept_id(), topology)?;
+        lab.keep = true;
+        Ok(lab)
+    }
+
+    fn build_as(id: String, topology: Topology) -> Result<Self> {
+        if !(1..=200).contains(&topology.backends) {
+            bail!("a lab has 1 to 200 backends, not {}", topology.backends);
+        }
+        let directory = registry::directory(&id);
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join(DESCRIPTION), serde_json::to_vec(&topology)?)?;
+        // From here on `Drop` removes what was made, also when a step fails.
+        let mut lab = Self { id, topology, keep: false, roles: Vec::new(), backends: Vec::new() };
+        for role in ROLES {
+            lab.roles.push(Namespace::create(&registry::namespace_name(&lab.id, role))?);
+        }
+        for index in 0..lab.topology.backends {
+            let name = lab.topology.backend_name(index);
+            let namespace = Namespace::create(&registry::namespace_name(&lab.id, &name))?;
+            let nginx = Nginx::configure(&namespace, &name, &directory.join(&name))?;
+            lab.backends.push(Backend { name, namespace, nginx });
+        }
+        network::build(&lab).context("cannot build the lab's network")?;
+        if lab.topology.nginx {
+            lab.start_all()?;
+        }
+        Ok(lab)
+    }
+
+    /// A kept lab, to work in; dropping this leaves it up.
+    pub fn open(id: &str) -> Result<Self> {
+        let directory = registry::directory(id);
+        let text = fs::read(directory.join(DESCRIPTION)).with_context(|| format!("no lab {id}"))?;
+        let topology: Topology = serde_json::from_slice(&text)?;
+        let open = |role: &str| Namespace::open(&registry::namespace_name(id, role));
+        let roles = ROLES.iter().map(|role| open(role)).collect::<Result<_>>()?;
+        let backends = (0..topology.backends)
+            .map(|index| {
+                let name = topology.backend_name(index);
+                let namespace = open(&name)?;
+                let nginx = Nginx::at(&namespace, &directory.join(&name));
+                Ok(Backend { name, namespace, nginx })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { id: id.to_owned(), topology, keep: true, roles, backends })
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// For configuration, socket, state and logs; removed with the lab.
+    pub fn directory(&self) -> PathBuf {
+        registry::directory(&self.id)
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// Where the bridges are.
+    pub fn switch(&self) -> &Namespace {
+        &self.roles[0]
+    }
+
+    pub fn client(&self) -> &Namespace {
+        &self.roles[1]
+    }
+
+    pub fn balancer(&self) -> &Namespace {
+        &self.roles[2]
+    }
+
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    pub fn backend(&self, index: usize) -> Result<&Backend> {
+        self.backends.get(index).with_context(|| format!("no backend {index} in this lab"))
+    }
+
+    pub fn start_backend(&self, index: usize) -> Result<()> {
+        self.backend(index)?.nginx.start()
+    }
+
+    pub fn stop_backend(&self, index: usize) -> Result<()> {
+        self.backend(index)?.nginx.stop()
+    }
+
+    /// `kill -9` of its nginx.
+    pub fn kill_backend(&self, index: usize) -> Result<()> {
+        self.backend(index)?.nginx.kill()
+    }
+
+    /// Pulls the cable: the backend answers nothing any more, not even with a reset.
+    pub fn link_down(&self, index: u8) -> Result<()> {
+        network::ip(self.switch(), &format!("link set {} down\n", network::port(index)))
+    }
+
+    pub fn link_up(&self, index: u8) -> Result<()> {
+        network::ip(self.switch(), &format!("link set {} up\n", network::port(index)))
+    }
+
+    /// Puts VIPs on every backend's `lo`, as `dsr` needs; done at the start for the two usual ones.
+    pub fn configure_dsr_vips(&self, vips: &[IpAddr]) -> Result<()> {
+        for backend in &self.backends {
+            network::configure_dsr_vips(&backend.namespace, vips)?;
+        }
+        Ok(())
+    }
+
+    /// Requests answered by each backend, by its own log, without probes.
+    pub fn requests(&self) -> Result<Vec<usize>> {
+        self.backends.iter().map(|backend| backend.nginx.requests()).collect()
+    }
+
+    fn start_all(&self) -> Result<()> {
+        thread::scope(|scope| {
+            let starts: Vec<_> =
+                self.backends.iter().map(|b| scope.spawn(|| b.nginx.start())).collect();
+            starts.into_iter().try_for_each(|start| match start.join() {
+                Ok(started) => started,
+                Err(payload) => std::panic::resume_unwind(payload),
+            })
+        })
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(why) = registry::down(&self.id)
+        {
+            eprintln!("lab {} is not quite gone: {why:#}", self.id);
+        }
+    }
+}

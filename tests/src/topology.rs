@@ -1,0 +1,164 @@
+//! What a lab looks like: how many backends, which addresses, one or two sides of the balancer.
+//!
+//! One-armed: client .1, balancer .2 and backends .11, .12, … share 10.77.0.0/24 and fd77::/64. Two-armed: the
+//! backends are in 10.78.0.0/24 and fd78::/64 instead, behind the balancer's eth1. The VIPs (192.0.2.0/24,
+//! 2001:db8::/64) are routed to the balancer.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+pub const VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+
+/// How the backends are reached, as in the product's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Nat,
+    /// Direct server return: the backends have the VIPs on `lo`.
+    Dsr,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nat => "nat",
+            Self::Dsr => "dsr",
+        })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "nat" => Ok(Self::Nat),
+            "dsr" => Ok(Self::Dsr),
+            _ => bail!("no mode {text:?}: nat or dsr"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn vip(self) -> IpAddr {
+        match self {
+            Self::V4 => VIP4.into(),
+            Self::V6 => VIP6.into(),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// Interfaces of the balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arms {
+    /// eth0, towards everybody.
+    One,
+    /// eth0 towards the client, eth1 towards the backends.
+    Two,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// At most 200.
+    pub backends: u8,
+    pub mode: Mode,
+    pub arms: Arms,
+    /// Start nginx in every backend.
+    pub nginx: bool,
+}
+
+impl Topology {
+    /// One-armed, with nginx in every backend.
+    pub fn new(mode: Mode, backends: u8) -> Self {
+        Self { backends, mode, arms: Arms::One, nginx: true }
+    }
+
+    pub fn two_armed(mut self) -> Self {
+        self.arms = Arms::Two;
+        self
+    }
+
+    pub fn without_nginx(mut self) -> Self {
+        self.nginx = false;
+        self
+    }
+
+    pub fn client(&self, family: Family) -> IpAddr {
+        address(77, 1, family)
+    }
+
+    /// The balancer's address on the clients' side.
+    pub fn balancer(&self, family: Family) -> IpAddr {
+        address(77, 2, family)
+    }
+
+    /// The balancer's address on the backends' side.
+    pub fn balancer_inside(&self, family: Family) -> IpAddr {
+        address(self.inside(), 2, family)
+    }
+
+    pub fn backend(&self, index: u8, family: Family) -> IpAddr {
+        address(self.inside(), 11 + index, family)
+    }
+
+    /// `web-01`, `web-02`, …
+    pub fn backend_name(&self, index: u8) -> String {
+        format!("web-{:02}", index + 1)
+    }
+
+    fn inside(&self) -> u8 {
+        match self.arms {
+            Arms::One => 77,
+            Arms::Two => 78,
+        }
+    }
+}
+
+/// The host's number reads the same in both families: 10.77.0.12 and fd77::12.
+fn address(network: u8, host: u8, family: Family) -> IpAddr {
+    let digits = |n: u8| u16::from(n / 100) << 8 | u16::from(n / 10 % 10) << 4 | u16::from(n % 10);
+    match family {
+        Family::V4 => Ipv4Addr::new(10, network, 0, host).into(),
+        Family::V6 => {
+            Ipv6Addr::new(0xfd00 | digits(network), 0, 0, 0, 0, 0, 0, digits(host)).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_follow_the_host_number() {
+        let one = Topology::new(Mode::Nat, 3);
+        assert_eq!(one.backend(1, Family::V4).to_string(), "10.77.0.12");
+        assert_eq!(one.backend(1, Family::V6).to_string(), "fd77::12");
+        let two = one.two_armed();
+        assert_eq!(two.backend(0, Family::V4).to_string(), "10.78.0.11");
+        assert_eq!(two.balancer_inside(Family::V6).to_string(), "fd78::2");
+        assert_eq!(two.balancer(Family::V4).to_string(), "10.77.0.2");
+    }
+}
