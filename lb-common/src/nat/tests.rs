@@ -308,3 +308,32 @@ fn an_entry_notes_its_use_at_most_every_few_seconds() {
     go(&maps, &mut tcp(2000, SYN)).unwrap();
     assert_eq!(seen(false).1, STATE_USED);
 }
+
+#[test]
+fn a_vip_may_be_the_nat_address_too() {
+    let mut maps = maps(2);
+    maps.nat_from_vip4();
+    maps.settings.nat_port_count = 8;
+    let mut taken = HashSet::new();
+    for port in 1024..1324 {
+        let mut there = tcp(port, SYN);
+        let Ok(_) = go(&maps, &mut there) else { continue };
+        let (source, destination) = ends(&there);
+        taken.insert((source.1, destination));
+        let mut back = frame(6, destination, source, ACK);
+        assert_eq!(go(&maps, &mut back).map(|sent| sent.row), Ok(Sent::TO_CLIENT), "{source:?}");
+        assert_eq!(ends(&back).1, (CLIENT, port));
+    }
+    assert_eq!(taken.len(), 16, "eight ports to each of two backends");
+    // Other ports are the VIP's: closed ones pass, without a look-up outside the range of NAT.
+    maps.take_events();
+    let vip = VIP4[0].to_ne_bytes();
+    for (port, lookups) in [(1999, 0), (2000, 1), (2007, 1), (2008, 0)] {
+        let mut stray = frame(6, (CLIENT, 5000), (vip, port), SYN);
+        assert_eq!(go(&maps, &mut stray), Err(Verdict::PassNoService));
+        assert_eq!(maps.take_events().len(), lookups, "port {port}");
+    }
+    let mut odd = tcp(5000, SYN);
+    odd[14] = 0x46;
+    assert_eq!(go(&maps, &mut odd), Err(Verdict::DropOptions), "it is a VIP");
+}
