@@ -337,3 +337,27 @@ fn a_vip_may_be_the_nat_address_too() {
     odd[14] = 0x46;
     assert_eq!(go(&maps, &mut odd), Err(Verdict::DropOptions), "it is a VIP");
 }
+
+#[test]
+fn a_frontends_port_may_be_among_the_ports_of_nat() {
+    for protocol in [6, 17] {
+        let mut maps = maps(2);
+        maps.nat_from_vip4();
+        maps.settings.nat_port_count = 8;
+        assert!(maps.add_record(4, VIP4, 2003, protocol, MODE_NAT));
+        let vip = (VIP4[0].to_ne_bytes(), 2003);
+        let mut answered = 0;
+        for port in 1024..1324 {
+            let mut there = frame(protocol, (CLIENT, port), vip, SYN);
+            let Ok(_) = go(&maps, &mut there) else { continue };
+            let (source, destination) = ends(&there);
+            let mut back = frame(protocol, destination, source, SYN | ACK);
+            let sent = go(&maps, &mut back);
+            assert_eq!(sent.map(|sent| sent.row), Ok(Sent::TO_CLIENT), "by {source:?}");
+            assert_eq!(ends(&back), (vip, (CLIENT, port)));
+            answered += 1;
+        }
+        assert_eq!(answered, 16, "eight ports to each of two backends");
+        assert_eq!(maps.nat_entries().len(), 32);
+    }
+}
