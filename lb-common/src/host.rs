@@ -137,6 +137,16 @@ impl HostMaps {
         assert!(self.add_record(family, nat, 0, 0, ADDRESS_NAT));
     }
 
+    /// NAT towards all servers uses this address, which is a VIP, too.
+    pub(crate) fn nat_from_vip4(&mut self) {
+        self.servers.iter_mut().for_each(|server| server.nat_address = VIP4);
+        for record in &mut self.services {
+            if record.address == VIP4 && record.mode == ADDRESS_VIP {
+                record.mode = ADDRESS_VIP | ADDRESS_NAT;
+            }
+        }
+    }
+
     pub(crate) fn set_word(&self, index: u32, word: Word) {
         self.words[(FIRST + index) as usize].set(word);
     }

@@ -25,7 +25,9 @@ use crate::pick::{Picked, pick_new};
 use crate::rewrite::{Translate, Translation, ethernet, frame_ethernet, swap_ethernet};
 use crate::verdict::{Event, Verdict};
 
-/// Translates a client's packet and addresses it to its backend.
+/// Translates a client's packet and addresses it to its backend. `Ok(None)`: it is no client's
+/// but a backend's, by the entry it has; a VIP may be a NAT address, too, and a frontend's port
+/// among those that NAT hands out.
 #[inline(always)]
 pub fn forward<I: Translate, M: Maps>(
     maps: &M,
@@ -33,7 +35,7 @@ pub fn forward<I: Translate, M: Maps>(
     service: &Service,
     flow: &Flow,
     ingress: u32,
-) -> Result<Sent, Verdict> {
+) -> Result<Option<Sent>, Verdict> {
     let hops = I::hops(packet).ok_or(Verdict::DropInternal)?;
     if hops <= 1 {
         return Err(Verdict::DropTtl);
@@ -44,8 +46,12 @@ pub fn forward<I: Translate, M: Maps>(
     let slot = match known {
         Some(slot) => slot,
         None => {
+            let unusable = maps.nat(&flow.key);
+            if unusable.is_some_and(|slot| slot.entry().state & STATE_REPLY != 0) {
+                return Ok(None);
+            }
             if !flow.opens() {
-                return Err(match maps.nat(&flow.key) {
+                return Err(match unusable {
                     Some(_) => Verdict::DropNatBackendDown,
                     None => Verdict::DropNatNoConnection,
                 });
@@ -67,7 +73,7 @@ pub fn forward<I: Translate, M: Maps>(
     touch(maps, slot, flow);
     translate::<I>(packet, flow, entry)?;
     ethernet(packet, &server.ethernet).ok_or(Verdict::DropInternal)?;
-    Ok(Sent { ifindex, row: entry.row })
+    Ok(Some(Sent { ifindex, row: entry.row }))
 }
 
 /// Whether a packet to a NAT address is to a port that NAT hands out; the host's own traffic is

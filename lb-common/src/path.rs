@@ -52,13 +52,15 @@ fn balance<I: Translate, M: Maps>(
         Err(Odd::Unaddressed) => return Err(Verdict::PassBadHeader),
         Err(Odd::Addressed(to, verdict)) => return Err(if_vip::<I, M>(maps, &to, verdict)),
     };
-    let Some(service) = find_service::<I, M>(maps, &flow) else {
-        return not_for_a_service::<I, M>(maps, packet, &flow);
+    let sent = match find_service::<I, M>(maps, &flow) {
+        Some(service) if service.mode == MODE_DSR => {
+            Some(direct::<I, M>(maps, packet, &service, &flow)?)
+        }
+        Some(service) => nat::forward::<I, M>(maps, packet, &service, &flow, ingress)?,
+        None => None,
     };
-    let sent = if service.mode == MODE_DSR {
-        direct::<I, M>(maps, packet, &service, &flow)?
-    } else {
-        nat::forward::<I, M>(maps, packet, &service, &flow, ingress)?
+    let Some(sent) = sent else {
+        return not_for_a_service::<I, M>(maps, packet, &flow);
     };
     maps.count_sent(sent.row, packet.len() as u64);
     Ok(sent)

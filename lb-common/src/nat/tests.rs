@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::abi::{MODE_NAT, Word};
 use crate::host::{FIRST, HostMaps, NAT4, VIP4, full};
+use crate::ip::{Ip, V4};
 use crate::path::run;
 
 const ACK: u8 = 0x10;
@@ -212,6 +213,10 @@ fn replies_follow_the_client_to_another_mac_address() {
     moved[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
     run(&maps, Packet::from_slice(&mut moved), INGRESS + 1).unwrap();
     assert_eq!(maps.take_events(), [Event::NatLookup, Event::NatHopLearned]);
+    let mut again = tcp(2000, ACK);
+    again[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    run(&maps, Packet::from_slice(&mut again), INGRESS + 1).unwrap();
+    assert_eq!(maps.take_events(), [Event::NatLookup], "learned once");
     let mut back = frame(6, destination, source, ACK);
     assert_eq!(go(&maps, &mut back).unwrap().ifindex, INGRESS + 1);
     assert_eq!(back[..6], [2, 9, 9, 9, 9, 9]);
@@ -244,6 +249,13 @@ fn what_belongs_to_no_connection_passes() {
     let maps = maps(1);
     let nat = (NAT4[0].to_ne_bytes(), 2000);
     let mut stray = frame(6, ([10, 0, 0, 0], 8080), nat, ACK);
+    assert_eq!(go(&maps, &mut stray), Err(Verdict::PassNotVip));
+    // Nor is it taken for a reply by an entry that translates a client's packets.
+    let key = V4::decode(Packet::from_slice(&mut stray)).unwrap().key;
+    go(&maps, &mut tcp(2000, SYN)).unwrap();
+    let clients = |e: &&NatEntry| e.state & STATE_REPLY == 0;
+    let forward = maps.nat_entries().values().find(clients).copied().unwrap();
+    maps.insert_nat(&key, &forward).unwrap();
     assert_eq!(go(&maps, &mut stray), Err(Verdict::PassNotVip));
 }
 
@@ -295,4 +307,57 @@ fn an_entry_notes_its_use_at_most_every_few_seconds() {
     assert_eq!(seen(false).1, STATE_USED | STATE_CLOSING);
     go(&maps, &mut tcp(2000, SYN)).unwrap();
     assert_eq!(seen(false).1, STATE_USED);
+}
+
+#[test]
+fn a_vip_may_be_the_nat_address_too() {
+    let mut maps = maps(2);
+    maps.nat_from_vip4();
+    maps.settings.nat_port_count = 8;
+    let mut taken = HashSet::new();
+    for port in 1024..1324 {
+        let mut there = tcp(port, SYN);
+        let Ok(_) = go(&maps, &mut there) else { continue };
+        let (source, destination) = ends(&there);
+        taken.insert((source.1, destination));
+        let mut back = frame(6, destination, source, ACK);
+        assert_eq!(go(&maps, &mut back).map(|sent| sent.row), Ok(Sent::TO_CLIENT), "{source:?}");
+        assert_eq!(ends(&back).1, (CLIENT, port));
+    }
+    assert_eq!(taken.len(), 16, "eight ports to each of two backends");
+    // Other ports are the VIP's: closed ones pass, without a look-up outside the range of NAT.
+    maps.take_events();
+    let vip = VIP4[0].to_ne_bytes();
+    for (port, lookups) in [(1999, 0), (2000, 1), (2007, 1), (2008, 0)] {
+        let mut stray = frame(6, (CLIENT, 5000), (vip, port), SYN);
+        assert_eq!(go(&maps, &mut stray), Err(Verdict::PassNoService));
+        assert_eq!(maps.take_events().len(), lookups, "port {port}");
+    }
+    let mut odd = tcp(5000, SYN);
+    odd[14] = 0x46;
+    assert_eq!(go(&maps, &mut odd), Err(Verdict::DropOptions), "it is a VIP");
+}
+
+#[test]
+fn a_frontends_port_may_be_among_the_ports_of_nat() {
+    for protocol in [6, 17] {
+        let mut maps = maps(2);
+        maps.nat_from_vip4();
+        maps.settings.nat_port_count = 8;
+        assert!(maps.add_record(4, VIP4, 2003, protocol, MODE_NAT));
+        let vip = (VIP4[0].to_ne_bytes(), 2003);
+        let mut answered = 0;
+        for port in 1024..1324 {
+            let mut there = frame(protocol, (CLIENT, port), vip, SYN);
+            let Ok(_) = go(&maps, &mut there) else { continue };
+            let (source, destination) = ends(&there);
+            let mut back = frame(protocol, destination, source, SYN | ACK);
+            let sent = go(&maps, &mut back);
+            assert_eq!(sent.map(|sent| sent.row), Ok(Sent::TO_CLIENT), "by {source:?}");
+            assert_eq!(ends(&back), (vip, (CLIENT, port)));
+            answered += 1;
+        }
+        assert_eq!(answered, 16, "eight ports to each of two backends");
+        assert_eq!(maps.nat_entries().len(), 32);
+    }
 }

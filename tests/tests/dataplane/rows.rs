@@ -59,6 +59,7 @@ fn odd(
         Untouched(verdict),
     );
     row(rows, format!("{f} {what} to others"), make(elsewhere(vip)), Untouched(PassNotVip));
+    row(rows, format!("{f} {what} to a NAT address"), make(nat(vip)), Untouched(PassNotVip));
 }
 
 /// Connections and datagrams, whole, in both modes.
