@@ -69,7 +69,9 @@ impl Balancer {
         });
         if !reached {
             let (found, log) = (self.backend(service, backend), self.log());
-            bail!("{service}/{backend} is not {state} after {limit:?}: {found:#?}\nlb's log:\n{log}");
+            bail!(
+                "{service}/{backend} is not {state} after {limit:?}: {found:#?}\nlb's log:\n{log}"
+            );
         }
         Ok(())
     }

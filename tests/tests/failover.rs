@@ -122,11 +122,12 @@ fn hard(mode: Mode, family: Family, fault: Fault) {
     let early = early.stop().unwrap();
     let meanwhile = meanwhile.stop().unwrap();
     println!(
-        "{mode} {family} {fault:?}: noticed after {:?}, {} of {} requests failed ({:?}), 0 after; {}",
+        "{mode} {family} {fault:?}: noticed after {:?}, {} of {} requests failed ({:?}), {} after; {}",
         noticed - caused,
         report.failures(),
         report.requests.len(),
         report.failure_kinds(),
+        failed_from(&report, noticed),
         health["last_failure"],
     );
     let too_early = report.requests.iter().filter(|r| r.failed() && r.ended() < caused).count();
