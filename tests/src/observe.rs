@@ -37,11 +37,13 @@ impl Balancer {
         Ok(Instant::now())
     }
 
-    /// Waits until all backends of all services are up.
+    /// Waits until all backends of all services are up and their next hops known.
     pub fn wait_until_up(&self, limit: Duration) -> Result<()> {
         let all_up = |status: &Value| {
             let mut backends = services(status).flat_map(backends).peekable();
-            backends.peek().is_some() && backends.all(|b| b["health"]["state"] == "up")
+            let reachable = |b: &Value| b["next_hop"]["problem"].is_null();
+            let ready = |b: &Value| b["health"]["state"] == "up" && reachable(b);
+            backends.peek().is_some() && backends.all(ready)
         };
         if !wait_until(limit, || self.status().is_ok_and(|status| all_up(&status))) {
             bail!("not all backends are up after {limit:?}; lb's log:\n{}", self.log());
