@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +31,8 @@ pub struct ServiceConfig {
     pub family: Family,
     /// The inline table of `health`, without braces.
     pub health: String,
+    /// How long a connection may be silent across a change.
+    pub idle_timeout: String,
     /// Weights of the first backends; 1 for the rest.
     pub weights: Vec<u16>,
 }
@@ -46,18 +48,40 @@ impl ServiceConfig {
             health: "http = \"/healthz\", interval = \"1s\", fast_interval = \"100ms\", \
                      timeout = \"500ms\", rise = 2, fall = 3"
                 .into(),
+            idle_timeout: "300s".into(),
             weights: Vec::new(),
         }
+    }
+
+    /// As [`Self::http`], with times as short as a busy machine allows: failures are found within
+    /// [`QUICK_DETECTION`], and changes settle after three seconds.
+    pub fn quick(mode: Mode, family: Family) -> Self {
+        let mut service = Self::http(mode, family);
+        service.health = "http = \"/healthz\", port = 80, interval = \"300ms\", \
+                          fast_interval = \"100ms\", timeout = \"500ms\", rise = 2, fall = 3"
+            .into();
+        service.idle_timeout = "3s".into();
+        service
+    }
+
+    /// Port 5353 of the family's VIP for datagrams; its backends are probed by HTTP.
+    pub fn udp(mode: Mode, family: Family) -> Self {
+        let mut service = Self::quick(mode, family);
+        service.name = "dns".into();
+        service.listen = vec![format!("{}/udp", SocketAddr::new(family.vip(), 5353))];
+        service
     }
 
     fn to_toml(&self, lab: &Lab) -> String {
         let listen: Vec<_> = self.listen.iter().map(|text| format!("\"{text}\"")).collect();
         let mut text = format!(
-            "\n[[service]]\nname = \"{}\"\nlisten = [{}]\nmode = \"{}\"\nhealth = {{ {} }}\nbackends = [\n",
+            "\n[[service]]\nname = \"{}\"\nlisten = [{}]\nmode = \"{}\"\nhealth = {{ {} }}\n\
+             idle_timeout = \"{}\"\nbackends = [\n",
             self.name,
             listen.join(", "),
             self.mode,
-            self.health
+            self.health,
+            self.idle_timeout
         );
         for (index, backend) in (0u8..).zip(lab.backends()) {
             let address: IpAddr = lab.topology().backend(index, self.family);
@@ -72,6 +96,9 @@ impl ServiceConfig {
         text + "]\n"
     }
 }
+
+/// `interval + 2 × fast_interval + timeout` of [`ServiceConfig::quick`].
+pub const QUICK_DETECTION: Duration = Duration::from_millis(300 + 2 * 100 + 500);
 
 impl Lab {
     /// `lb.toml` for these services on the balancer's interfaces.
@@ -106,6 +133,13 @@ impl Balancer {
         path.context("LB_BIN does not say where lb is: run the tests with `cargo xtask test`")
     }
 
+    /// Starts the `lb` under test with these services; returns when all their backends are up.
+    pub fn serving(lab: &Lab, services: &[ServiceConfig]) -> Result<Self> {
+        let balancer = Self::start(lab, &Self::binary()?, &lab.config(services))?;
+        balancer.wait_until_up(Duration::from_secs(10))?;
+        Ok(balancer)
+    }
+
     /// Starts `lb run` with this configuration in the lab's balancer; returns when it answers.
     pub fn start(lab: &Lab, binary: &Path, config: &str) -> Result<Self> {
         fs::write(lab.path(CONFIG), config)?;
@@ -126,6 +160,21 @@ impl Balancer {
         };
         balancer.wait_for_answer()?;
         Ok(balancer)
+    }
+
+    /// An `lb run` that must not start: its exit code and what it said.
+    pub fn refused(lab: &Lab, binary: &Path, arguments: &[&str]) -> Result<(i32, String)> {
+        let mut command = lab.balancer().command(binary);
+        let log = lab.path("refused.log");
+        let mut process = Process::spawn(command.arg("run").args(arguments), &log)?;
+        let mut ended = None;
+        wait_until(Duration::from_secs(10), || {
+            ended = process.exit_status();
+            ended.is_some()
+        });
+        let code = ended.and_then(|status| status.code());
+        let code = code.with_context(|| format!("it was not refused:\n{}", process.log()))?;
+        Ok((code, process.log()))
     }
 
     fn wait_for_answer(&mut self) -> Result<()> {
@@ -167,49 +216,13 @@ impl Balancer {
             .with_context(|| format!("lb {arguments:?} did not print JSON"))
     }
 
-    pub fn status(&self) -> Result<Value> {
-        self.json(&["status"])
-    }
-
-    /// `health.state` of a backend: `up`, `down`, `unknown`.
-    pub fn health(&self, service: &str, backend: &str) -> Result<String> {
-        let status = self.status()?;
-        let found = backend_in(&status, service, backend)
-            .with_context(|| format!("lb status shows no {service}/{backend}"))?;
-        Ok(found["health"]["state"].as_str().unwrap_or("missing").to_owned())
-    }
-
-    /// Waits until a backend is in this state; returns when it was first seen so.
-    pub fn wait_for_health(
-        &self,
-        service: &str,
-        backend: &str,
-        state: &str,
-        limit: Duration,
-    ) -> Result<Instant> {
-        let reached =
-            wait_until(limit, || self.health(service, backend).is_ok_and(|now| now == state));
-        if !reached {
-            let log = self.process.log();
-            bail!("{service}/{backend} is not {state} after {limit:?}; lb's log:\n{log}");
-        }
-        Ok(Instant::now())
-    }
-
-    /// Waits until all backends of all services are up.
-    pub fn wait_until_up(&self, limit: Duration) -> Result<()> {
-        let all_up = |status: &Value| {
-            let mut backends = services(status).flat_map(backends).peekable();
-            backends.peek().is_some() && backends.all(|b| b["health"]["state"] == "up")
-        };
-        if !wait_until(limit, || self.status().is_ok_and(|status| all_up(&status))) {
-            bail!("not all backends are up after {limit:?}; lb's log:\n{}", self.process.log());
-        }
-        Ok(())
-    }
-
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// SIGTERM: it must detach and end with 0.
@@ -220,17 +233,4 @@ impl Balancer {
         }
         Ok(())
     }
-}
-
-fn services(status: &Value) -> impl Iterator<Item = &Value> {
-    status["services"].as_array().into_iter().flatten()
-}
-
-fn backends(service: &Value) -> impl Iterator<Item = &Value> {
-    service["backends"].as_array().into_iter().flatten()
-}
-
-fn backend_in<'a>(status: &'a Value, service: &str, backend: &str) -> Option<&'a Value> {
-    let service = services(status).find(|candidate| candidate["name"] == service)?;
-    backends(service).find(|candidate| candidate["name"] == backend)
 }

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
+
 /// Why a request was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
@@ -71,9 +73,24 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(server: SocketAddr, timeout: Duration) -> Result<Self, Failure> {
-        let stream = TcpStream::connect_timeout(&server, timeout)?;
+        Self::over(TcpStream::connect_timeout(&server, timeout)?, server, timeout)
+    }
+
+    /// As [`Self::open`], from this address and port.
+    pub fn open_from(
+        local: SocketAddr,
+        server: SocketAddr,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+        socket.bind(&local.into())?;
+        socket.connect_timeout(&server.into(), timeout)?;
+        Self::over(socket.into(), server, timeout)
+    }
+
+    fn over(stream: TcpStream, host: SocketAddr, timeout: Duration) -> Result<Self, Failure> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, host: server, timeout })
+        Ok(Self { stream, host, timeout })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {

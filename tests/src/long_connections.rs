@@ -27,7 +27,7 @@ pub struct LongConnections {
 }
 
 /// What became of one connection. It is not opened again after it broke.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionReport {
     pub local: Option<SocketAddr>,
     /// Who answered first; `None` if nobody ever did.

@@ -75,6 +75,15 @@ impl Nginx {
         self.signal(libc::SIGCONT).map(drop)
     }
 
+    /// Answers probes with 503 from now on, and everything else as before.
+    pub fn sicken(&self) -> Result<()> {
+        Ok(fs::write(self.directory.join("sick"), "")?)
+    }
+
+    pub fn heal(&self) -> Result<()> {
+        Ok(fs::remove_file(self.directory.join("sick"))?)
+    }
+
     /// Requests answered, without probes, by its own log.
     pub fn requests(&self) -> Result<usize> {
         let path = self.directory.join("access.log");
@@ -141,7 +150,11 @@ http {{
         listen 8080 backlog=4096;
         listen [::]:8080 backlog=4096;
         add_header X-Backend "{name}";
-        location = /healthz {{ access_log off; return 200 "ok\n"; }}
+        location = /healthz {{
+            access_log off;
+            if (-f {directory}/sick) {{ return 503; }}
+            return 200 "ok\n";
+        }}
         location = /status {{ access_log off; stub_status; }}
         location = /big {{ root {directory}/www; }}
         location / {{ return 200 "{name}\n"; }}

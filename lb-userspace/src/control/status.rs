@@ -140,9 +140,16 @@ fn counters(maps: &LiveMaps) -> Counters {
 fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for service in services.iter().filter(|s| s.backends_serving == 0) {
+        let alive = |b: &report::Backend| b.state != report::BackendState::Down;
+        let message = match service.backends.iter().any(alive) {
+            true => {
+                "has only draining backends: they get the new traffic too, as nothing else is left"
+            }
+            false => "has no backend left: the service is down",
+        };
         warnings.push(Warning {
             subject: service.name.clone(),
-            message: "no backend takes new traffic: the service is down".into(),
+            message: message.into(),
             next: Some(format!("lb backend list {}", service.name)),
         });
     }

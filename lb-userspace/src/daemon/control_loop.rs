@@ -214,7 +214,10 @@ impl ControlLoop {
         changed.changes.push(format!("{service}/{name}: {what}"));
         let running = self.node.services.iter().find(|r| r.config.name == service);
         if running.is_some_and(|r| r.serving() == 0) {
-            changed.warnings.push(format!("{service} has no backend left that takes new traffic"));
+            changed.warnings.push(format!(
+                "{service} has no backend left that is ready: those that are alive get its new \
+                 traffic, drained or not"
+            ));
         }
         Ok(changed)
     }
