@@ -108,7 +108,9 @@ fn list(status: &Status, only: Option<&str>, json: bool) -> Result<(), Failed> {
             service.backends.iter().map(move |backend| Listed { service: name, backend })
         })
         .collect();
-    show(json, &listed, || text::backends(status, only, None, WIDTH))
+    show(json, &listed, || {
+        text::backends(status, only, None, WIDTH) + &text::notes(status, only, WIDTH)
+    })
 }
 
 async fn apply(file: &Path, dry_run: bool, client: &Client, json: bool) -> Result<(), Failed> {

@@ -179,12 +179,13 @@ fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
         let subject = format!("{}/{}", service.name, backend.name);
         let since = long_age(*since_ms);
         let reason = reason.as_ref().map_or(String::new(), |reason| format!(" (\"{reason}\")"));
+        let left = backend.flows.map_or(String::new(), |flows| format!(", {flows} flows left"));
         let passes = match backend.health.state {
             HealthState::Up => "; its probes pass",
             HealthState::Unknown | HealthState::Down => "",
         };
         warnings.push(Warning {
-            message: format!("is drained for {since} by {actor}{reason}{passes}"),
+            message: format!("is drained for {since} by {actor}{reason}{left}{passes}"),
             next: Some(format!("lb backend ready {subject}")),
             subject,
         });

@@ -9,7 +9,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use status::{Since, backends, services, status};
+pub(crate) use status::{Since, backends, notes, services, status};
 
 use crate::report::{Changed, Explanation};
 use format::{safe_line, wrap};

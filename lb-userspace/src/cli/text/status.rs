@@ -108,7 +108,6 @@ pub(crate) fn backends(
     let new = if since.is_some() { "NEW/s" } else { "NEW" };
     let headers = ["BACKEND", "ADDRESS", "HEALTH", "ADMIT", "WEIGHT", "SHARE", "EXPECTED", new];
     let mut table = Table::new(&headers, &[0, 1, 2]);
-    let mut notes = String::new();
     for service in status.services.iter().filter(|s| only.is_none_or(|name| name == s.name)) {
         for backend in &service.backends {
             let new_flows = match since {
@@ -129,11 +128,20 @@ pub(crate) fn backends(
                 percent(backend.expected),
                 count(new_flows),
             ]);
+        }
+    }
+    table.render(width)
+}
+
+/// What a list of backends adds below its table; `lb status` says it at the top.
+pub(crate) fn notes(status: &Status, only: Option<&str>, width: usize) -> String {
+    let mut notes = String::new();
+    for service in status.services.iter().filter(|s| only.is_none_or(|name| name == s.name)) {
+        for backend in &service.backends {
             note(&service.name, backend, width, &mut notes);
         }
     }
-    let table = table.render(width);
-    if notes.is_empty() { table } else { format!("{table}\n{notes}") }
+    if notes.is_empty() { notes } else { format!("\n{notes}") }
 }
 
 fn address(backend: &Backend) -> String {

@@ -21,12 +21,13 @@ web/web-01  10.0.0.11  up 31d           100 %  1       50 %   50 %      602
 web/web-02  10.0.0.12  down 4m refused  0 %    2       50 %   50 %      602
 web/web-03  10.0.0.13  up 31d drained   0 %    1       50 %   50 %      602
 
-web/web-03 was drained 9d ago by uid 1000: kernel test, 12 flows left
-
 DROPPED
       3  drop-no-backend: No backend takes traffic: bring one up.
 ";
     assert_eq!(status(&drained(), None, WIDTH), expect);
+    let note = "\nweb/web-03 was drained 9d ago by uid 1000: kernel test, 12 flows left\n";
+    assert_eq!(notes(&drained(), Some("web"), WIDTH), note);
+    assert_eq!(notes(&drained(), Some("api"), WIDTH), "");
 }
 
 fn drained() -> Status {
