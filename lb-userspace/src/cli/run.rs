@@ -1,6 +1,7 @@
 //! `lb run`: what the daemon is told, from a file or from options alone.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::args::{DEFAULT_CONFIG, RunArgs};
 use super::output::Failed;
@@ -71,6 +72,7 @@ fn inline(args: &RunArgs) -> Config {
         mode: args.mode.unwrap_or(Mode::Nat),
         health: Health::new(args.health.clone().map_or(default_probe, Probe::from)),
         idle_timeout: Service::IDLE,
+        slow_start: Duration::ZERO,
         backends: args.backend.iter().map(|spec| backend(*spec, &args.backend)).collect(),
     };
     let node = Node { interfaces: args.interface.clone(), ..Node::default() };

@@ -60,6 +60,8 @@ fn same_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
     changed(lines, &subject, "health", &health(&old.health), &health(&new.health));
     let idle = |service: &Service| format_duration(service.idle_timeout);
     changed(lines, &subject, "idle_timeout", &idle(old), &idle(new));
+    let start = |service: &Service| format_duration(service.slow_start);
+    changed(lines, &subject, "slow_start", &start(old), &start(new));
 
     let by_name = |service: &Service| -> HashMap<String, Backend> {
         service.backends.iter().map(|b| (b.name.clone(), b.clone())).collect()

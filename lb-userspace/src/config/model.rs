@@ -67,6 +67,8 @@ pub struct Service {
     pub health: Health,
     /// `T_idle`: how long a connection may stay silent across a change and still be kept.
     pub idle_timeout: Duration,
+    /// How long a backend that returns takes to grow to its full share of new flows; zero is at once.
+    pub slow_start: Duration,
     pub backends: Vec<Backend>,
 }
 

@@ -20,7 +20,7 @@ pub enum Place {
     Limits,
     Limit(&'static str),
     Service(usize),
-    /// A key of a service: `name`, `mode`, `listen`, `backends`, `health`, `idle_timeout`.
+    /// A key of a service: `name`, `mode`, `listen`, `backends`, `health`, `idle_timeout`, …
     ServiceKey(usize, &'static str),
     Listen(usize, usize),
     HealthKey(usize, &'static str),

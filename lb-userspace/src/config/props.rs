@@ -180,14 +180,16 @@ fn service() -> impl Strategy<Value = Service> {
         select(vec![Mode::Nat, Mode::Dsr]),
         health(),
         (1_000..86_400_000u64).prop_map(Duration::from_millis),
+        (0..3_600_000u64).prop_map(Duration::from_millis),
         prop::collection::vec(backend(), 1..5),
     )
-        .prop_map(|(name, listen, mode, health, idle_timeout, backends)| Service {
+        .prop_map(|(name, listen, mode, health, idle_timeout, slow_start, backends)| Service {
             name,
             listen,
             mode,
             health,
             idle_timeout,
+            slow_start,
             backends,
         })
 }

@@ -48,6 +48,7 @@ pub(crate) struct RawService {
     pub(crate) mode: Option<Spanned<String>>,
     pub(crate) health: Option<Spanned<RawHealth>>,
     pub(crate) idle_timeout: Option<Spanned<String>>,
+    pub(crate) slow_start: Option<Spanned<String>>,
     pub(crate) backends: Option<Spanned<Vec<Spanned<RawBackend>>>>,
 }
 

@@ -78,6 +78,7 @@ name = "web"
 listen = ["192.0.2.10:80/tcp", "[2001:db8::10]:80/tcp"]
 mode = "dsr"
 idle_timeout = "90s"
+slow_start = "30s"
 health = { http = "/healthz", host = "example.org", status = 204, port = 8081, interval = "2s", fast_interval = "50ms", timeout = "1s", rise = 1, fall = 5 }
 
 [[service.backends]]
@@ -103,6 +104,8 @@ backends = [{ name = "dns-01", address = "fd00::53" }]
     assert_eq!(config.services[0].health.probe, probe);
     assert_eq!(config.services[0].health.port, Some(8081));
     assert_eq!(config.services[0].idle_timeout, Duration::from_secs(90));
+    assert_eq!(config.services[0].slow_start, Duration::from_secs(30));
+    assert_eq!(config.services[1].slow_start, Duration::ZERO);
     assert_eq!(config.services[1].health.probe, Probe::None, "udp is not probed by default");
     assert_eq!(parse(&to_toml(&config), "again").unwrap(), config);
 }
@@ -229,6 +232,7 @@ fn what_a_service_must_have() {
     service("idle_timeout = \"soon\"", "7:16 \"soon\" | is not a duration | \"500ms\"");
     service("idle_timeout = \"500ms\"", "7:16 \"500ms\" | must be 1s to 24h | 5m");
     service("idle_timeout = \"25h\"", "7:16 \"25h\" | must be 1s to 24h | 5m");
+    service("slow_start = \"2h\"", "7:14 \"2h\" | must be 0s to 1h | 30s");
     for bad in ["", "Web", "-web", "web.", "web/1", "wéb", "a b", &"x".repeat(64)] {
         let source = format!("{HEAD}{WEB}{ONE}").replace("\"web\"", &format!("{bad:?}"));
         check(&source, &[&format!("4:8 {bad:?} | name | beginning and ending")]);

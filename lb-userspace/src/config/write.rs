@@ -42,6 +42,7 @@ fn write_service(out: &mut String, service: &Service) {
     line(out, "mode", quote(&service.mode));
     line(out, "health", health(&service.health));
     line(out, "idle_timeout", quote(&format_duration(service.idle_timeout)));
+    line(out, "slow_start", quote(&format_duration(service.slow_start)));
     let backends: String =
         service.backends.iter().map(|backend| format!("  {},\n", write_backend(backend))).collect();
     line(out, "backends", format!("[\n{backends}]"));

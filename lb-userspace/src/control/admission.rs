@@ -16,7 +16,7 @@
 //! | serving | all | all | yes | yes |
 //! | draining | none | all | yes | no |
 //! | drained | none | none | yes | yes |
-//! | returning | all | none | yes | no |
+//! | returning | growing to all | none | yes | no |
 //! | down | none | none | no | yes |
 //!
 //! While a backend is unsettled the program records where its flows go. A step that *settles*
@@ -50,6 +50,28 @@ pub enum Phase {
     Drained,
     Returning,
     Down,
+}
+
+/// How long transitions of a service last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// `idle_timeout`.
+    pub idle: Duration,
+    /// `slow_start`.
+    pub slow_start: Duration,
+}
+
+/// The levels of a service's backends made relative: the highest counts as full, so that a
+/// service whose backends all return takes all its flows.
+pub fn relative(levels: &mut [u16]) {
+    let top = levels.iter().copied().max().unwrap_or(0);
+    if top == 0 || top == Word::FULL {
+        return;
+    }
+    for level in levels {
+        let scaled = u32::from(*level) * u32::from(Word::FULL) / u32::from(top);
+        *level = u16::try_from(scaled).unwrap_or(Word::FULL);
+    }
 }
 
 /// One step: the phase changed, and the word must be written.
@@ -102,10 +124,10 @@ impl Admission {
         Some(self.enter(to, now))
     }
 
-    /// Settles a transition that has lasted `idle`: by then every flow that is still alive has
-    /// had a packet, and is recorded.
-    pub fn settle(&mut self, now: Instant, idle: Duration) -> Option<Step> {
-        if now < self.settles_at(idle)? {
+    /// Settles a transition that has lasted `idle` since its last change: by then every flow that
+    /// is still alive has had a packet, and is recorded.
+    pub fn settle(&mut self, now: Instant, pace: Pace) -> Option<Step> {
+        if now < self.settles_at(pace)? {
             return None;
         }
         let to = match self.phase {
@@ -117,17 +139,43 @@ impl Admission {
 
     /// When [`Self::settle`] has something to do.
     #[must_use]
-    pub fn settles_at(&self, idle: Duration) -> Option<Instant> {
-        matches!(self.phase, Phase::Draining | Phase::Returning).then(|| self.since + idle)
+    pub fn settles_at(&self, pace: Pace) -> Option<Instant> {
+        match self.phase {
+            Phase::Draining => Some(self.since + pace.idle),
+            Phase::Returning => Some(self.since + pace.slow_start + pace.idle),
+            Phase::Serving | Phase::Drained | Phase::Down => None,
+        }
     }
 
-    /// The word of this phase.
+    /// The share of new flows it is due, of [`Word::FULL`]; grows while it returns.
     #[must_use]
-    pub fn word(&self, server: u32, generation: u32) -> Word {
+    pub fn level(&self, now: Instant, pace: Pace) -> u16 {
+        match self.phase {
+            Phase::Serving => Word::FULL,
+            Phase::Returning if self.is_growing(now, pace) => {
+                let grown = now.saturating_duration_since(self.since).as_secs_f64();
+                let level = f64::from(Word::FULL) * grown / pace.slow_start.as_secs_f64();
+                // Never none: that would be settled, and its flows unrecorded.
+                (level as u16).clamp(Word::FULL / 50, Word::FULL)
+            }
+            Phase::Returning => Word::FULL,
+            Phase::Draining | Phase::Drained | Phase::Down => 0,
+        }
+    }
+
+    /// Whether [`Self::level`] still grows.
+    #[must_use]
+    pub fn is_growing(&self, now: Instant, pace: Pace) -> bool {
+        self.phase == Phase::Returning && now < self.since + pace.slow_start
+    }
+
+    /// The word of this phase; `level` is the backend's share of new flows where it takes any.
+    #[must_use]
+    pub fn word(&self, server: u32, generation: u32, level: u16) -> Word {
         let (admit, admit_old) = match self.phase {
             Phase::Serving => (Word::FULL, Word::FULL),
             Phase::Draining => (0, Word::FULL),
-            Phase::Returning => (Word::FULL, 0),
+            Phase::Returning => (level, 0),
             Phase::Drained | Phase::Down => (0, 0),
         };
         Word::new(admit, admit_old, server, generation, self.phase != Phase::Down, false)
@@ -146,7 +194,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const IDLE: Duration = Duration::from_secs(60);
+    const PACE: Pace = Pace { idle: Duration::from_secs(60), slow_start: Duration::ZERO };
+    const SLOW: Pace = Pace { slow_start: Duration::from_secs(100), ..PACE };
 
     /// One event at a second: what is wanted, or the clock alone.
     type Event = (u64, Option<Want>);
@@ -159,7 +208,7 @@ mod tests {
             let now = start + Duration::from_secs(at);
             let step = match want {
                 Some(want) => admission.towards(want, now),
-                None => admission.settle(now, IDLE),
+                None => admission.settle(now, PACE),
             };
             seen.extend(step.map(|step| (at, step.to, step.cover)));
         }
@@ -203,6 +252,37 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_slow_start_grows_to_full_and_settles_after() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut admission = Admission::new(Want::Down, start);
+        assert_eq!(admission.level(start, SLOW), 0);
+        admission.towards(Want::Serve, start);
+        let share = |seconds| f64::from(admission.level(at(seconds), SLOW)) / 65_535.0;
+        for (seconds, expect) in
+            [(0, 0.02), (1, 0.02), (10, 0.1), (50, 0.5), (99, 0.99), (100, 1.0)]
+        {
+            assert!((share(seconds) - expect).abs() < 0.001, "{seconds}: {}", share(seconds));
+        }
+        assert!(admission.is_growing(at(99), SLOW) && !admission.is_growing(at(100), SLOW));
+        assert!(!admission.word(1, 1, admission.level(start, SLOW)).settled());
+        assert_eq!(admission.settles_at(SLOW), Some(at(160)));
+    }
+
+    #[test]
+    fn the_highest_level_counts_as_full() {
+        for (mut levels, expect) in [
+            (vec![1000, 500, 0], vec![65_535, 32_767, 0]),
+            (vec![65_535, 500], vec![65_535, 500]),
+            (vec![0, 0], vec![0, 0]),
+            (vec![], vec![]),
+        ] {
+            relative(&mut levels);
+            assert_eq!(levels, expect);
+        }
+    }
+
     proptest! {
         /// A store that leaves `admit` below full leaves the backend unsettled, or settled away.
         #[test]
@@ -215,21 +295,21 @@ mod tests {
                     0 => admission.towards(Want::Serve, now),
                     1 => admission.towards(Want::Drain, now),
                     2 => admission.towards(Want::Down, now),
-                    _ => admission.settle(now, IDLE),
+                    _ => admission.settle(now, PACE),
                 };
-                let word = admission.word(3, 4);
+                let word = admission.word(3, 4, Word::FULL);
                 prop_assert!(word.admit() == Word::FULL || !word.settled() || word.admit() == 0);
                 prop_assert_eq!(word.serving(), admission.phase() != Phase::Down);
-                prop_assert_eq!(admission.settles_at(IDLE).is_some(), !word.settled());
+                prop_assert_eq!(admission.settles_at(PACE).is_some(), !word.settled());
                 // What was unsettled and now is not is covered, unless it is dead.
                 if let Some(step) = step {
-                    let was = Admission { phase: step.from, since: now }.word(3, 4);
+                    let was = Admission { phase: step.from, since: now }.word(3, 4, Word::FULL);
                     let ends = !was.settled() && (word.settled() || step.cover);
                     prop_assert_eq!(step.cover, ends && word.serving());
                 }
                 // A step is done once.
                 let mut again = admission;
-                prop_assert!(step.is_none() || again.settle(now, IDLE).is_none());
+                prop_assert!(step.is_none() || again.settle(now, PACE).is_none());
             }
         }
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use lb_common::abi::{MODE_DSR, MODE_NAT, Word};
 use lb_common::find_service::Service as Found;
 
-use super::admission::{Admission, Phase, Want};
+use super::admission::{Admission, Pace, Phase, Want, relative};
 use super::health::{HealthSnapshot, HealthState};
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, Member, ServiceTables};
@@ -28,6 +28,8 @@ pub struct Backend {
     pub server: u32,
     generation: u32,
     pub admission: Admission,
+    /// Its share of new flows where it takes any, as in its word.
+    level: u16,
     pub drain: Option<Drain>,
     pub health: HealthSnapshot,
     /// First failing probe to the word written, of the last failure.
@@ -64,6 +66,8 @@ pub struct Running {
     epoch: u64,
     /// Recorded flows by row, of the last sweep; connections in `nat`.
     pub flows: HashMap<u32, u64>,
+    /// When levels were last brought up to date.
+    paced_at: Instant,
 }
 
 /// What a backend begins with.
@@ -98,6 +102,7 @@ impl Running {
             exceptions: false,
             epoch: 0,
             flows: HashMap::new(),
+            paced_at: now,
         };
         for backend in backends {
             running.add(arena, backend, now)?;
@@ -131,6 +136,7 @@ impl Running {
             generation: self.tables.next_generation(&arena.maps, index),
             index,
             admission: Admission::new(first, now),
+            level: Word::FULL,
             config: new.config,
             probe: new.probe,
             server: new.server,
@@ -209,28 +215,54 @@ impl Running {
             // What is recorded to it stays void when it returns: the flows have moved.
             backend.generation = (backend.generation + 1) % Word::GENERATIONS;
         }
+        self.pace(arena, now)?;
         self.write_step(arena, at, step.cover)?;
         Ok(true)
     }
 
     /// Settles what has been in transition for long enough. Whether anything changed.
     pub fn settle(&mut self, arena: &mut Arena, now: Instant) -> Result<bool> {
-        let idle = self.config.idle_timeout;
+        let pace = self.pace_of();
         let mut changed = false;
         for at in 0..self.backends.len() {
-            if let Some(step) = self.backends[at].admission.settle(now, idle) {
+            if let Some(step) = self.backends[at].admission.settle(now, pace) {
                 self.write_step(arena, at, step.cover)?;
                 changed = true;
             }
         }
+        self.pace(arena, now)?;
         Ok(changed)
+    }
+
+    /// Brings the shares of returning backends up to date.
+    fn pace(&mut self, arena: &Arena, now: Instant) -> Result<()> {
+        let pace = self.pace_of();
+        self.paced_at = now;
+        let mut levels: Vec<u16> =
+            self.backends.iter().map(|b| b.admission.level(now, pace)).collect();
+        relative(&mut levels);
+        for (backend, level) in self.backends.iter_mut().zip(levels) {
+            if std::mem::replace(&mut backend.level, level) != level
+                && backend.admission.phase() == Phase::Returning
+            {
+                self.tables.set_word(&arena.maps, backend.index, word(backend))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pace_of(&self) -> Pace {
+        Pace { idle: self.config.idle_timeout, slow_start: self.config.slow_start }
     }
 
     /// When [`Self::settle`] has something to do.
     #[must_use]
     pub fn settles_at(&self) -> Option<Instant> {
-        let idle = self.config.idle_timeout;
-        self.backends.iter().filter_map(|b| b.admission.settles_at(idle)).min()
+        let pace = self.pace_of();
+        let grows = |b: &Backend| b.admission.is_growing(self.paced_at, pace);
+        let grown = self.backends.iter().any(grows).then(|| self.paced_at + GROWTH);
+        let settled = self.backends.iter().filter_map(|b| b.admission.settles_at(pace)).min();
+        settled.into_iter().chain(grown).min()
     }
 
     /// What a sweep of the flow table must know.
@@ -350,6 +382,9 @@ impl Backend {
     }
 }
 
+/// Between two steps of a slow start.
+const GROWTH: Duration = Duration::from_millis(200);
+
 /// A frontend's key in the service table.
 #[must_use]
 pub fn key_of(frontend: &model::Frontend) -> Key {
@@ -367,7 +402,7 @@ pub fn is_probed(service: &model::Service) -> bool {
 }
 
 fn word(backend: &Backend) -> Word {
-    backend.admission.word(backend.server, backend.generation)
+    backend.admission.word(backend.server, backend.generation, backend.level)
 }
 
 fn want_of(backend: &Backend) -> Option<Want> {

@@ -12,6 +12,7 @@ use crate::config::place::{Gaps, Place, Problem};
 
 const IDLE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+const LONGEST_START: Duration = Duration::from_secs(3600);
 const MAX_WEIGHT: u16 = 1000;
 
 pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>) {
@@ -24,6 +25,13 @@ pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec
             key("idle_timeout"),
             "`idle_timeout` must be 1s to 24h",
             "5m, the default, suits most services",
+        ));
+    }
+    if service.slow_start > LONGEST_START || !whole_milliseconds(service.slow_start) {
+        problems.push(Problem::new(
+            key("slow_start"),
+            "`slow_start` must be 0s to 1h",
+            "30s lets most servers warm up; 0s, the default, is off",
         ));
     }
     if service.listen.is_empty() && !gaps.contains(&key("listen")) {

@@ -146,6 +146,8 @@ impl Lowering {
         };
         let idle_timeout =
             self.duration(Place::ServiceKey(s, "idle_timeout"), raw.idle_timeout, Service::IDLE);
+        let slow_start =
+            self.duration(Place::ServiceKey(s, "slow_start"), raw.slow_start, Duration::ZERO);
         let mut backends = Vec::new();
         if let Some(list) = raw.backends {
             let place = Place::ServiceKey(s, "backends");
@@ -158,7 +160,7 @@ impl Lowering {
                 }
             }
         }
-        Service { name, listen, mode, health, idle_timeout, backends }
+        Service { name, listen, mode, health, idle_timeout, slow_start, backends }
     }
 
     fn listen(&mut self, s: usize, raw: Option<Spanned<Vec<Spanned<String>>>>) -> Vec<Frontend> {
