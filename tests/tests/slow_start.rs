@@ -1,0 +1,45 @@
+//! `slow_start`: a backend that returns grows to its share, and nobody notices but it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
+
+use std::net::SocketAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use lb_tests::{Balancer, Family, Lab, Limit, Load, Mode, ServiceConfig, Topology};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn admit(balancer: &Balancer) -> f64 {
+    let status = balancer.status().unwrap();
+    status["services"][0]["backends"][0]["admit"].as_f64().unwrap()
+}
+
+#[test]
+fn a_returning_backend_grows_to_its_full_share() {
+    let lab = Lab::build(Topology::new(Mode::Dsr, 3)).unwrap();
+    let config = lab.config(&[ServiceConfig::http(Mode::Dsr, Family::V4)]);
+    let config = config.replace("idle_timeout", "slow_start = \"4s\"\nidle_timeout");
+    let balancer = Balancer::start(&lab, &Balancer::binary().unwrap(), &config).unwrap();
+    balancer.wait_until_up(LIMIT).unwrap();
+    assert!((admit(&balancer) - 1.0).abs() < f64::EPSILON, "at start there is nothing to warm up");
+
+    lab.kill_backend(0).unwrap();
+    balancer.wait_for_health("web", "web-01", "down", LIMIT).unwrap();
+    let target = SocketAddr::new(Family::V4.vip(), 80);
+    let load = Load::new(target, Limit::UntilStopped).threads(2).start(lab.client());
+    lab.start_backend(0).unwrap();
+    balancer.wait_for_health("web", "web-01", "up", LIMIT).unwrap();
+
+    let began = Instant::now();
+    let mut shares = vec![admit(&balancer)];
+    while shares.last().is_some_and(|share| *share < 1.0) && began.elapsed() < LIMIT {
+        sleep(Duration::from_millis(100));
+        shares.push(admit(&balancer));
+    }
+    let report = load.stop().unwrap();
+    assert!(shares[0] < 0.5, "{shares:?}");
+    assert!(shares.is_sorted(), "{shares:?}");
+    assert!((shares.last().unwrap() - 1.0).abs() < f64::EPSILON, "{shares:?}");
+    assert!(shares.len() > 8, "steps, not a jump: {shares:?}");
+    assert_eq!(report.failures(), 0, "{:?}", report.failure_kinds());
+}
