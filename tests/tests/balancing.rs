@@ -1,4 +1,5 @@
 //! The whole product in a lab: real nginx, the kernel's own TCP and UDP, `lb run` in between.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! The command line against the running daemon: what it prints, its exit codes, and that what is
 //! refused changes nothing.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::fs;
 use std::process::Output;

@@ -1,5 +1,6 @@
 //! `lb explain` against the truth: 1,000 random flows of each family and mode, each explained and
 //! then sent, with one backend down and one drained.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -1,5 +1,6 @@
 //! What is not the usual: traffic that is not for a service, datagrams, generic XDP, an interface
 //! that is taken.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

@@ -1,4 +1,5 @@
 //! Starting, stopping and changing `lb run`: what stays, what goes, and who is refused.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::fs;
 use std::net::SocketAddr;
