@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{namespace::Namespace, network, nginx::Nginx, registry, topology::Topology};
+use crate::{namespace::Namespace, network, nginx::Nginx, registry, topology::Topology, xdp_pass};
 
 /// Everything in it ends when it is dropped, unless it was built to be kept.
 #[derive(Debug)]
@@ -148,6 +148,11 @@ impl Lab {
         network::ip(self.switch(), &format!("link set {port} up\n"))?;
         let backend = &self.backend(index.into())?.namespace;
         network::wait_for_link(backend, "eth0", self.switch(), &port)
+    }
+
+    /// Attaches a foreign XDP program, one that passes everything, to the balancer's eth0.
+    pub fn occupy(&self) -> Result<()> {
+        xdp_pass::attach(self.balancer(), "eth0")
     }
 
     /// Puts VIPs on every backend's `lo`, as `dsr` needs; done at the start for the two usual ones.

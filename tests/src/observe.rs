@@ -98,6 +98,12 @@ impl Counts {
         found.and_then(|c| c["count"].as_u64()).with_context(|| format!("no counter {name}"))
     }
 
+    /// The ends of all packets: sent to backends, and all verdicts.
+    pub fn ended(&self) -> u64 {
+        let verdicts = self.0["counters"]["verdicts"].as_array().into_iter().flatten();
+        self.packets() + verdicts.filter_map(|verdict| verdict["count"].as_u64()).sum::<u64>()
+    }
+
     /// Packets sent to the backends of all services.
     pub fn packets(&self) -> u64 {
         services(&self.0).filter_map(|service| service["packets"].as_u64()).sum()

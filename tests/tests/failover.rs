@@ -1,6 +1,7 @@
 //! A backend fails under load and comes back: who notices, and for how long.
 //!
 //! Real nginx, the kernel's own TCP; 4 backends, of which the second fails.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::net::SocketAddr;
 use std::thread::sleep;
