@@ -63,6 +63,13 @@ impl Flow {
         !self.is_tcp() || self.tcp_flags & (SYN | ACK) == SYN
     }
 
+    /// Whether its direction of a TCP connection begins with it: a SYN, or a SYN with ACK.
+    #[inline(always)]
+    #[must_use]
+    pub const fn begins(&self) -> bool {
+        self.tcp_flags & SYN != 0
+    }
+
     /// Whether it ends its flow.
     #[inline(always)]
     #[must_use]

@@ -127,9 +127,9 @@ fn translate<I: Translate>(
     I::translate(packet, flow, &to).ok_or(Verdict::DropInternal)
 }
 
-/// Whether the connection may go on.
+/// Whether a packet of this flow may go on by this entry.
 #[inline(always)]
-fn is_usable<M: Maps>(maps: &M, flow: &Flow, entry: &NatEntry) -> bool {
+pub fn is_usable<M: Maps>(maps: &M, flow: &Flow, entry: &NatEntry) -> bool {
     let Some(word) = maps.word(entry.row) else { return false };
     if !word.serving() || word.generation() != entry.generation || entry.state & STATE_REPLY != 0 {
         return false;
@@ -166,9 +166,9 @@ fn touch<M: Maps>(maps: &M, slot: NatSlot<'_>, flow: &Flow) {
     let entry = slot.entry();
     let now = maps.now();
     let due = now.wrapping_sub(entry.last_seen) >= TOUCH_SECONDS;
-    let anew = flow.is_tcp() && flow.opens();
     let ends = if flow.closes() { STATE_CLOSING } else { 0 };
-    let kept = if anew { entry.state & !STATE_CLOSING } else { entry.state | ends };
+    // Where ports are reused, each direction's FIN was the last connection's.
+    let kept = if flow.begins() { entry.state & !STATE_CLOSING } else { entry.state | ends };
     let state = kept | STATE_USED;
     if due || state != entry.state {
         slot.touch(now, state);
@@ -192,6 +192,10 @@ struct Opening<'a> {
 fn open<M: Maps>(maps: &M, opening: &Opening<'_>) -> Result<(), Verdict> {
     let key = &opening.flow.key;
     if let Some(slot) = maps.nat(key) {
+        if is_usable(maps, opening.flow, slot.entry()) {
+            // Another processor opened it anew just now.
+            return Ok(());
+        }
         maps.count(Event::NatVoid);
         // The forward entry first: while a reply entry lasts, its port stays taken.
         let other = other_key(slot.entry(), key.kind);

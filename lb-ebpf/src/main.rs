@@ -19,7 +19,8 @@ use crate::maps::KernelMaps;
 
 /// Runs for every frame an interface receives.
 #[xdp]
-pub fn holdfast(ctx: XdpContext) -> u32 {
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `#[xdp]` calls")]
+pub(crate) fn holdfast(ctx: XdpContext) -> u32 {
     let ingress = send::ingress(&ctx);
     // SAFETY: the frame lies between `data` and `data_end` for as long as the program runs.
     let packet = unsafe { Packet::from_range(ctx.data(), ctx.data_end()) };
