@@ -98,15 +98,17 @@ fn dsr_failure(family: Family) {
     scene.balancer.stop().unwrap();
 }
 
+fn marked_slots(scene: &Scene) -> u64 {
+    scene.balancer.status().unwrap()["services"][0]["marked_slots"].as_u64().unwrap()
+}
+
 /// Look-ups end once what was recorded has been idle for long enough and housekeeping has seen it.
 fn until_stateless(scene: &Scene) {
-    sleep(IDLE);
-    let limit = Instant::now() + SLACK;
-    while scene.burst().flow_lookups > 0 {
-        assert!(Instant::now() < limit, "look-ups go on");
-        sleep(Duration::from_secs(1));
+    let limit = Instant::now() + IDLE + SLACK;
+    while marked_slots(scene) > 0 {
+        assert!(Instant::now() < limit, "slots stay marked");
+        sleep(Duration::from_millis(200));
     }
-    sleep(Duration::from_secs(1));
     scene.burst().assert_stateless();
 }
 

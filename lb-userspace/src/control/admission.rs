@@ -102,6 +102,12 @@ impl Admission {
         Self { phase, since: now }
     }
 
+    /// A backend whose connections may be alive while it takes nothing new.
+    #[must_use]
+    pub fn draining(now: Instant) -> Self {
+        Self { phase: Phase::Draining, since: now }
+    }
+
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.phase

@@ -7,6 +7,7 @@ use lb_common::find_service::{Service, find_service};
 use lb_common::hash::fast_range;
 use lb_common::ip::{Flow, Ip, V4, V6, ports};
 use lb_common::maps::Maps;
+use lb_common::nat::is_usable;
 use lb_common::pick::{Picked, pick, pick_new};
 use lb_common::verdict::{Event, Verdict};
 
@@ -168,9 +169,9 @@ fn decide(
     let picked = match known {
         Some(slot) => {
             let row = slot.entry().row;
-            let word = view.word(row).ok_or(Verdict::DropInternal)?;
-            if word.serving() && word.generation() == slot.entry().generation {
+            if is_usable(view, flow, slot.entry()) {
                 steps.push(format!("{what}: a NAT connection of it is open"));
+                let word = view.word(row).ok_or(Verdict::DropInternal)?;
                 Ok(Picked { row, word })
             } else if flow.opens() {
                 steps.push(format!("{what}: its NAT connection is void, its backend being gone"));

@@ -9,13 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::health::{HealthSnapshot, HealthState};
-use super::servers::Servers;
+use super::servers::{Servers, address_key};
 use super::service::{Backend, Drain, NewBackend, Running, is_probed, key_of};
 use super::sweep::{FlowsFound, NatFound, Swept};
-use super::tables::{Arena, Discarded};
+use super::tables::{Arena, Discarded, Need};
 use crate::config::model::{self, Config, Mode};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::services::Key;
@@ -35,6 +35,8 @@ pub struct Node {
     prober: Prober,
     resolver: Resolver,
     next_probe: u64,
+    /// Service and backend of each probe.
+    by_probe: HashMap<u64, (String, String)>,
     discarded: Discarded,
     /// Connections by row, of the last sweep of the NAT table.
     nat_rows: HashMap<u32, u64>,
@@ -61,6 +63,7 @@ impl Node {
             prober,
             resolver,
             next_probe: 0,
+            by_probe: HashMap::new(),
             discarded: Discarded::default(),
             nat_rows: HashMap::new(),
             changed_at: Instant::now(),
@@ -79,43 +82,36 @@ impl Node {
         self.check_room(wanted)?;
         let now = Instant::now();
         self.changed_at = now;
-        let stays = |running: &Running| {
-            let same = |s: &&model::Service| {
-                s.name == running.config.name
-                    && s.mode == running.config.mode
-                    && running.has_room_for(s.backends.len())
-            };
-            wanted.services.iter().any(|s| same(&s))
-        };
-        let (kept, gone) = self.services.drain(..).partition(stays);
+        let (kept, gone): (Vec<_>, Vec<_>) = self
+            .services
+            .drain(..)
+            .partition(|running| wanted.services.iter().any(|service| continues(running, service)));
         self.services = kept;
-        for running in gone {
-            running.backends.iter().for_each(|b| self.prober.remove(b.probe));
-            let discarded = running.tables.remove(&mut self.arena)?;
-            self.discarded.extend(discarded);
-        }
-        // Frontends that moved between services must go before they come.
-        let all: HashSet<Key> =
+        // Records of frontends that move to another service are its to change, in place.
+        let listening: Vec<Key> =
             wanted.services.iter().flat_map(|s| s.listen.iter().map(key_of)).collect();
         for running in &mut self.services {
-            let name = &running.config.name;
-            let own = wanted.services.iter().find(|s| s.name == *name);
-            let own = own.map_or(&[][..], |s| &s.listen);
-            let still: Vec<Key> = running
-                .keys()
-                .into_iter()
-                .filter(|key| all.contains(key) && own.iter().map(key_of).any(|k| k == *key))
-                .collect();
-            running.tables.listen(&mut self.arena, &still)?;
+            let own = wanted.services.iter().find(|s| continues(running, s));
+            let own: Vec<Key> = own.iter().flat_map(|s| s.listen.iter().map(key_of)).collect();
+            running.tables.forget(|key| listening.contains(key) && !own.contains(key));
         }
         for service in &wanted.services {
-            match self.services.iter().position(|r| r.config.name == service.name) {
+            match self.services.iter().position(|r| continues(r, service)) {
                 Some(at) => self.change(at, service, drains, now)?,
-                None => self.add(service, drains, first, now)?,
+                None => {
+                    let before = gone.iter().find(|r| r.config.name == service.name);
+                    self.add(service, before, drains, first, now)?;
+                }
             }
+        }
+        for running in gone {
+            running.backends.iter().for_each(|b| self.prober.remove(b.probe));
+            let discarded = running.tables.remove(&mut self.arena, &listening)?;
+            self.discarded.extend(discarded);
         }
         let order = |r: &Running| wanted.services.iter().position(|s| s.name == r.config.name);
         self.services.sort_by_key(order);
+        self.by_probe = self.services.iter().flat_map(probes_of).collect();
         self.config = wanted.clone();
         self.mark_addresses()
     }
@@ -130,12 +126,11 @@ impl Node {
 
     /// Takes a probe's result. The backend, if its traffic changed.
     pub fn on_probe(&mut self, event: ProbeEvent) -> Result<Option<(String, String)>> {
-        let found = self.services.iter().enumerate().find_map(|(s, running)| {
-            let b = running.backends.iter().position(|b| b.probe == event.key)?;
-            Some((s, b))
-        });
         // Events of a backend that was just removed may still arrive.
-        let Some((s, b)) = found else { return Ok(None) };
+        let found = self.by_probe.get(&event.key);
+        let Some((s, b)) = found.and_then(|(service, name)| self.locate(service, name)) else {
+            return Ok(None);
+        };
         let running = &mut self.services[s];
         running.backends[b].health = event.snapshot;
         let steered = running.steer(&mut self.arena, b, Instant::now())?;
@@ -143,7 +138,8 @@ impl Node {
         if let Some(transition) = event.transition
             && transition.to == HealthState::Down
         {
-            backend.detection = Some(transition.first.elapsed());
+            // Of one that took traffic; another was not taken out.
+            backend.detection = steered.then(|| transition.first.elapsed());
         }
         let names = (running.config.name.clone(), backend.config.name.clone());
         Ok(steered.then_some(names))
@@ -196,11 +192,11 @@ impl Node {
         Some(by_key.collect())
     }
 
-    /// Applies a sweep of the flow table.
-    pub fn swept(&mut self, mut found: HashMap<String, FlowsFound>) -> Result<()> {
+    /// Applies a sweep of the flow table that began at `began`.
+    pub fn swept(&mut self, mut found: HashMap<String, FlowsFound>, began: Instant) -> Result<()> {
         for running in &mut self.services {
             if let Some(found) = found.remove(&running.config.name) {
-                running.apply_sweep(&mut self.arena, found)?;
+                running.apply_sweep(&mut self.arena, found, began)?;
             }
         }
         Ok(())
@@ -209,30 +205,32 @@ impl Node {
     /// How long connections to each row may be idle.
     #[must_use]
     pub fn idle_by_row(&self) -> HashMap<u32, Duration> {
-        let rows = |r: &Running| {
-            let idle = r.config.idle_timeout;
-            let first = r.tables.row(0);
-            let count = u32::try_from(r.tables.capacity()).unwrap_or_default();
-            (first..first + count).map(move |row| (row, idle)).collect::<Vec<_>>()
-        };
-        self.services.iter().filter(|r| r.config.mode == Mode::Nat).flat_map(rows).collect()
+        let nat = self.services.iter().filter(|r| r.config.mode == Mode::Nat);
+        nat.flat_map(|r| r.tables.all_rows().map(|row| (row, r.config.idle_timeout))).collect()
     }
 
     /// Applies a sweep of the NAT table that began at `began`, and frees what nothing holds.
     pub fn nat_swept(&mut self, found: NatFound, began: Instant) {
         self.nat_rows = found.rows;
-        let nat = &self.nat_rows;
-        let now = Instant::now();
         for running in &mut self.services {
-            if running.config.mode == Mode::Nat {
-                running.flows = nat.clone();
-            }
-            let flows = running.flows.clone();
-            running.free_retired(now, |row| flows.contains_key(&row) || nat.contains_key(&row));
+            let discarded = running.free_retired(&self.nat_rows, began);
+            self.discarded.extend(discarded);
         }
         // Not what a packet may hold that is under way: a sweep takes far longer than one.
         if began > self.changed_at {
             self.forget_servers();
+        }
+    }
+
+    /// Live recorded flows, or connections, of a backend; `None` where not known.
+    #[must_use]
+    pub fn flows(&self, running: &Running, backend: &Backend) -> Option<u64> {
+        let sum = |counts: &HashMap<u32, u64>| {
+            running.tables.rows(backend.index).filter_map(|row| counts.get(&row)).sum()
+        };
+        match running.config.mode {
+            Mode::Nat => Some(sum(&self.nat_rows)),
+            Mode::Dsr => Some(sum(&running.flows)).filter(|flows| *flows > 0),
         }
     }
 
@@ -244,23 +242,31 @@ impl Node {
         Some((s, b))
     }
 
+    /// Adds a service. Where it succeeds another of its name (`before`: the mode changed), its
+    /// backends keep their health and what traffic they take.
     fn add(
         &mut self,
         service: &model::Service,
+        before: Option<&Running>,
         drains: &Drains,
         first: bool,
         now: Instant,
     ) -> Result<()> {
         let mut backends = Vec::new();
         for backend in &service.backends {
-            backends.push(self.new_backend(service, backend, drains, first, now)?);
+            let same = |b: &&Backend| b.config.name == backend.name && is_probed(service);
+            let before = before.and_then(|r| r.backends.iter().find(same));
+            let mut new = self.new_backend(service, backend, before, drains, now)?;
+            new.wait_for_health = !first;
+            backends.push(new);
         }
         let mut running = Running::new(&mut self.arena, service.clone(), backends, now)?;
-        running.tables.listen(&mut self.arena, &running.keys())?;
+        running.listen(&mut self.arena)?;
         self.services.push(running);
         Ok(())
     }
 
+    /// Changes a service in place: new backends first, then the table, then the old ones' words.
     fn change(
         &mut self,
         at: usize,
@@ -268,38 +274,38 @@ impl Node {
         drains: &Drains,
         now: Instant,
     ) -> Result<()> {
-        let old = self.services[at].config.clone();
-        let mut rebuild = false;
-        for backend in &old.backends {
-            if !service.backends.iter().any(|b| b.name == backend.name) {
-                let probe = self.services[at].retire(&mut self.arena, &backend.name, now)?;
-                probe.into_iter().for_each(|key| self.prober.remove(key));
-                rebuild = true;
-            }
+        let rows = self.services[at].rows_towards(service);
+        if rows > self.services[at].tables.capacity() {
+            self.services[at].grow(&mut self.arena, rows)?;
         }
-        self.services[at].config = service.clone();
+        let old = std::mem::replace(&mut self.services[at].config, service.clone());
+        let mut rebuild = self.services[at].tables.is_outgrown();
         for backend in &service.backends {
-            let existing = old.backends.iter().find(|b| b.name == backend.name);
-            let Some(existing) = existing else {
-                let new = self.new_backend(service, backend, drains, false, now)?;
+            let Some(existing) = old.backends.iter().find(|b| b.name == backend.name) else {
+                let new = self.new_backend(service, backend, None, drains, now)?;
                 self.services[at].add(&mut self.arena, new, now)?;
                 rebuild = true;
                 continue;
             };
             rebuild |= existing.weight != backend.weight;
             if existing.address != backend.address {
-                let server = self.server(backend.address)?;
-                self.services[at].replace(&mut self.arena, &backend.name, server)?;
+                let server = self.server(backend.address, service.mode)?;
+                let running = &mut self.services[at];
+                running.replace(&mut self.arena, &backend.name, server, now)?;
             }
             self.reconfigure(at, service, backend)?;
         }
         let running = &mut self.services[at];
-        running.tables.listen(&mut self.arena, &running.keys())?;
-        if rebuild {
+        let gone = running.part_with(&service.backends);
+        if rebuild || !gone.is_empty() {
             let discarded = running.rebuild(&mut self.arena)?;
             self.discarded.extend(discarded);
         }
-        Ok(())
+        for backend in &gone {
+            self.prober.remove(backend.probe);
+            running.retire(&mut self.arena, backend, now)?;
+        }
+        running.listen(&mut self.arena)
     }
 
     fn reconfigure(
@@ -323,26 +329,34 @@ impl Node {
         &mut self,
         service: &model::Service,
         backend: &model::Backend,
+        before: Option<&Backend>,
         drains: &Drains,
-        first: bool,
         now: Instant,
     ) -> Result<NewBackend> {
-        let server = self.server(backend.address)?;
+        let server = self.server(backend.address, service.mode)?;
         let probe = self.next_probe;
         self.next_probe += 1;
+        let before = before.filter(|b| b.config.address == backend.address);
+        let known = before.map_or(HealthState::Unknown, |b| b.health.state);
         let health = if is_probed(service) {
             let target = probe_target(service, backend);
-            self.prober.spawn(probe, target, service.health.clone(), HealthState::Unknown)
+            self.prober.spawn(probe, target, service.health.clone(), known)
         } else {
             HealthSnapshot::initial(HealthState::Up, now)
         };
-        let drain = drains.get(&(service.name.clone(), backend.name.clone())).cloned();
-        let wait_for_health = !first;
-        Ok(NewBackend { config: backend.clone(), probe, server, drain, health, wait_for_health })
+        Ok(NewBackend {
+            config: backend.clone(),
+            probe,
+            server,
+            drain: drains.get(&(service.name.clone(), backend.name.clone())).cloned(),
+            health: before.map_or(health, |b| b.health.clone()),
+            admission: before.map(|b| b.admission),
+            wait_for_health: true,
+        })
     }
 
-    fn server(&mut self, address: IpAddr) -> Result<u32> {
-        let (id, new) = self.servers.id(address)?;
+    fn server(&mut self, address: IpAddr, mode: Mode) -> Result<u32> {
+        let (id, new) = self.servers.id(address, mode)?;
         if new {
             self.resolver.add(address);
         }
@@ -351,29 +365,23 @@ impl Node {
 
     /// Refuses what would not fit, before anything is changed.
     fn check_room(&self, wanted: &Config) -> Result<()> {
-        let maps = &self.arena.maps;
-        let mut servers: BTreeSet<IpAddr> = BTreeSet::new();
+        let servers = wanted.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address));
+        self.servers.check_room(servers)?;
+        let mut needs = Vec::new();
         for service in &wanted.services {
-            servers.extend(service.backends.iter().map(|b| b.address));
-        }
-        servers
-            .extend(self.config.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)));
-        if servers.len() > maps.servers.len() as usize {
-            bail!(
-                "{} servers, old and new together, but there is room for {}: raise \
-                 `limits.servers` and restart",
-                servers.len(),
-                maps.servers.len()
-            );
-        }
-        self.arena.check_room(wanted.services.iter().map(|service| {
-            let running = self.services.iter().find(|r| r.config.name == service.name);
-            let stays = running.is_some_and(|r| {
-                r.config.mode == service.mode && r.has_room_for(service.backends.len())
+            let running = self.services.iter().find(|r| continues(r, service));
+            needs.push(match running {
+                None => Need::of_new(service.backends.len())?,
+                Some(running) => {
+                    let rebuild = running.config.backends != service.backends;
+                    running.tables.need(running.rows_towards(service), rebuild)?
+                }
             });
-            let changes = running.is_none_or(|r| r.config.backends != service.backends);
-            (service.backends.len(), stays, changes)
-        }))
+        }
+        self.arena.check_room(&needs)?;
+        let frontends = wanted.services.iter().flat_map(|s| s.listen.iter());
+        let keys = frontends.flat_map(|f| [key_of(f), address_key(f.address)]);
+        self.arena.records.check_room(keys)
     }
 
     fn mark_addresses(&mut self) -> Result<()> {
@@ -394,6 +402,16 @@ impl Node {
             self.resolver.remove(server);
         }
     }
+}
+
+/// Whether a service can become what is wanted in place.
+fn continues(running: &Running, service: &model::Service) -> bool {
+    running.config.name == service.name && running.config.mode == service.mode
+}
+
+fn probes_of(running: &Running) -> impl Iterator<Item = (u64, (String, String))> {
+    let service = &running.config.name;
+    running.backends.iter().map(|b| (b.probe, (service.clone(), b.config.name.clone())))
 }
 
 /// Where a backend is probed.

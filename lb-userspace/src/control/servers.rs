@@ -7,9 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lb_common::abi::{ADDRESS_NAT, ADDRESS_VIP, Server, Table};
 
+use crate::config::model::Mode;
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::regions::Regions;
 use crate::dataplane::services::{Key, ServiceTable, address};
@@ -30,7 +31,11 @@ pub struct Servers {
 #[derive(Debug)]
 struct Known {
     id: u32,
+    mode: Mode,
     hop: Option<Result<NextHop, HopProblem>>,
+    /// The kernel's preferred source, as last known: a next hop that is lost for a moment does
+    /// not change what replies are addressed to.
+    source: Option<IpAddr>,
 }
 
 impl Servers {
@@ -40,21 +45,41 @@ impl Servers {
         Self { maps, known: HashMap::new(), ids, nat_addresses, addresses: HashMap::new() }
     }
 
+    /// Refuses servers there would be no room for, beside those that are there.
+    pub fn check_room(&self, servers: impl Iterator<Item = IpAddr>) -> Result<()> {
+        let new: BTreeSet<IpAddr> = servers.filter(|s| !self.known.contains_key(s)).collect();
+        let left = self.ids.left() as usize;
+        ensure!(new.len() <= left, "{} new servers, but room for {left}: {NO_SERVERS}", new.len());
+        Ok(())
+    }
+
     /// The server's element; made if it is new, which the second value tells.
-    pub fn id(&mut self, server: IpAddr) -> Result<(u32, bool)> {
-        if let Some(known) = self.known.get(&server) {
+    pub fn id(&mut self, server: IpAddr, mode: Mode) -> Result<(u32, bool)> {
+        if let Some(known) = self.known.get_mut(&server) {
+            known.mode = mode;
             return Ok((known.id, false));
         }
-        let id = self.ids.take(1).context("no servers left: raise `limits.servers` and restart")?;
-        self.known.insert(server, Known { id, hop: None });
+        let id = self.ids.take(1).context(NO_SERVERS)?;
+        self.known.insert(server, Known { id, mode, hop: None, source: None });
         self.write(server)?;
         Ok((id, true))
     }
 
     /// Takes what the resolver says. Whether it is about a server we know.
     pub fn set_hop(&mut self, server: IpAddr, hop: Result<NextHop, HopProblem>) -> Result<bool> {
+        let configured = self.configured_source(server);
         let Some(known) = self.known.get_mut(&server) else { return Ok(false) };
-        known.hop = Some(hop);
+        if let Ok(hop) = &hop
+            && !hop.source.is_unspecified()
+        {
+            known.source = Some(hop.source);
+        }
+        known.hop = Some(hop.and_then(|hop| match (known.mode, hop.via) {
+            // The router would send a packet for the VIP back here.
+            (Mode::Dsr, Some(via)) => Err(HopProblem::Routed { via }),
+            (Mode::Nat, _) if configured.or(known.source).is_none() => Err(HopProblem::NoSource),
+            _ => Ok(hop),
+        }));
         self.write(server)?;
         Ok(true)
     }
@@ -92,8 +117,9 @@ impl Servers {
         for vip in vips {
             *wanted.entry(*vip).or_default() |= ADDRESS_VIP;
         }
-        for server in self.known.keys() {
-            if let Some(source) = self.nat_address(*server) {
+        for (server, known) in self.known.iter().filter(|(_, known)| known.mode == Mode::Nat) {
+            let sources = [self.configured_source(*server), known.source];
+            for source in sources.into_iter().flatten() {
                 *wanted.entry(source).or_default() |= ADDRESS_NAT;
             }
         }
@@ -104,22 +130,16 @@ impl Servers {
             }
         }
         for (address, bits) in wanted {
-            if self.addresses.insert(address, bits) != Some(bits) {
+            if self.addresses.get(&address) != Some(&bits) {
                 records.put(address_key(address), 0, bits, Table(0))?;
+                self.addresses.insert(address, bits);
             }
         }
         Ok(())
     }
 
-    /// The source of full NAT towards a server, if there is one.
-    #[must_use]
-    pub fn nat_address(&self, server: IpAddr) -> Option<IpAddr> {
-        let configured = self.nat_addresses.iter().find(|a| a.is_ipv4() == server.is_ipv4());
-        let preferred = || match self.hop(server) {
-            Some(Ok(hop)) if !hop.source.is_unspecified() => Some(hop.source),
-            _ => None,
-        };
-        configured.copied().or_else(preferred)
+    fn configured_source(&self, server: IpAddr) -> Option<IpAddr> {
+        self.nat_addresses.iter().find(|a| a.is_ipv4() == server.is_ipv4()).copied()
     }
 
     fn write(&self, server: IpAddr) -> Result<()> {
@@ -128,14 +148,19 @@ impl Servers {
             Some(Ok(hop)) => (ethernet(hop), hop.ifindex),
             _ => ([0; 3], 0),
         };
-        let nat_address = self.nat_address(server).map(address).unwrap_or_default();
+        let nat_address = self.configured_source(server).or(known.source);
+        let nat_address = nat_address.map(address).unwrap_or_default();
         let record =
             Server { ethernet, ifindex, address: address(server), nat_address, padding: [0; 4] };
         self.maps.servers.set(known.id, record)
     }
 }
 
-fn address_key(address: IpAddr) -> Key {
+const NO_SERVERS: &str = "raise `limits.servers` and restart";
+
+/// The key of an address apart from any port.
+#[must_use]
+pub fn address_key(address: IpAddr) -> Key {
     Key { address, port: 0, protocol: 0 }
 }
 

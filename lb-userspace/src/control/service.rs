@@ -12,9 +12,11 @@ use lb_common::find_service::Service as Found;
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
 use super::health::{HealthSnapshot, HealthState};
+use super::status::epoch_ms;
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, Member, ServiceTables};
 use crate::config::model::{self, Mode, Probe};
+use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::services::Key;
 use crate::report;
 
@@ -34,6 +36,16 @@ pub struct Backend {
     pub health: HealthSnapshot,
     /// First failing probe to the word written, of the last failure.
     pub detection: Option<Duration>,
+    /// What its rows had counted before they were its own.
+    counted_before: Counted,
+}
+
+/// What was sent to a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub packets: u64,
+    pub bytes: u64,
+    pub new_flows: u64,
 }
 
 /// Why and by whom a backend is drained.
@@ -53,6 +65,14 @@ struct Retired {
     since: Instant,
 }
 
+impl Drain {
+    /// Whether connections from before it may be alive.
+    fn is_recent(&self, idle: Duration) -> bool {
+        let age = epoch_ms().saturating_sub(self.at_ms);
+        u128::from(age) < idle.as_millis()
+    }
+}
+
 /// A service as it runs.
 #[derive(Debug)]
 pub struct Running {
@@ -64,8 +84,10 @@ pub struct Running {
     exceptions: bool,
     /// Raised by every change of words or tables.
     epoch: u64,
-    /// Recorded flows by row, of the last sweep; connections in `nat`.
+    /// Recorded flows by row, of the last sweep; of connections in `nat` the node knows.
     pub flows: HashMap<u32, u64>,
+    /// When that sweep began.
+    flows_as_of: Option<Instant>,
     /// When levels were last brought up to date.
     paced_at: Instant,
 }
@@ -77,6 +99,8 @@ pub struct NewBackend {
     pub server: u32,
     pub drain: Option<Drain>,
     pub health: HealthSnapshot,
+    /// What it took in a service that this one succeeds.
+    pub admission: Option<Admission>,
     /// Takes no traffic before its first successful probe.
     pub wait_for_health: bool,
 }
@@ -102,6 +126,7 @@ impl Running {
             exceptions: false,
             epoch: 0,
             flows: HashMap::new(),
+            flows_as_of: None,
             paced_at: now,
         };
         for backend in backends {
@@ -112,10 +137,11 @@ impl Running {
         Ok(running)
     }
 
-    /// Whether so many backends fit its rows, those still resting included.
+    /// The most rows it will need at once to become this: leaving backends keep theirs for a while.
     #[must_use]
-    pub fn has_room_for(&self, backends: usize) -> bool {
-        backends + self.retired.len() <= self.tables.capacity()
+    pub fn rows_towards(&self, wanted: &model::Service) -> usize {
+        let is_new = |w: &&model::Backend| self.backends.iter().all(|b| b.config.name != w.name);
+        self.backends.len() + self.retired.len() + wanted.backends.iter().filter(is_new).count()
     }
 
     /// Adds a backend: its word and port, not yet its slots.
@@ -126,16 +152,22 @@ impl Running {
         };
         let capacity = u16::try_from(self.tables.capacity()).unwrap_or(u16::MAX);
         let index = (0..capacity).find(|index| !used(index)).context("no row left")?;
-        let want = want(new.health.state, true, new.drain.is_some());
-        let first = match want {
-            None if new.wait_for_health => Want::Down,
-            None => Want::Serve,
-            Some(want) => want,
+        let admission = match (new.admission, &new.drain) {
+            (Some(known), _) => known,
+            // It may still have connections from before a restart: as if drained just now.
+            (None, Some(drain)) if drain.is_recent(self.config.idle_timeout) => {
+                Admission::draining(now)
+            }
+            (None, drain) => {
+                let want = want(new.health.state, true, drain.is_some());
+                let unknown = if new.wait_for_health { Want::Down } else { Want::Serve };
+                Admission::new(want.unwrap_or(unknown), now)
+            }
         };
-        let backend = Backend {
+        let mut backend = Backend {
             generation: self.tables.next_generation(&arena.maps, index),
             index,
-            admission: Admission::new(first, now),
+            admission,
             level: Word::FULL,
             config: new.config,
             probe: new.probe,
@@ -143,26 +175,51 @@ impl Running {
             drain: new.drain,
             health: new.health,
             detection: None,
+            counted_before: Counted::default(),
         };
+        backend.counted_before = self.rows_counted(&arena.maps, index);
         self.write_port(arena, &backend)?;
         self.tables.set_word(&arena.maps, index, word(&backend))?;
         self.backends.push(backend);
         Ok(())
     }
 
-    /// Retires a backend: it takes nothing new and leaves with the next table. Connections that
-    /// are recorded to it may finish.
-    pub fn retire(&mut self, arena: &mut Arena, name: &str, now: Instant) -> Result<Option<u64>> {
-        let Some(at) = self.backends.iter().position(|b| b.config.name == name) else {
-            return Ok(None);
-        };
-        let gone = self.backends.remove(at);
+    /// Takes backends out of the next table: those whose names are not among these.
+    pub fn part_with(&mut self, keep: &[model::Backend]) -> Vec<Backend> {
+        let stays = |b: &Backend| keep.iter().any(|k| k.name == b.config.name);
+        let (stay, leave) = std::mem::take(&mut self.backends).into_iter().partition(stays);
+        self.backends = stay;
+        leave
+    }
+
+    /// Retires a backend that is in no table any more. Connections that are recorded to it may
+    /// finish.
+    pub fn retire(&mut self, arena: &mut Arena, gone: &Backend, now: Instant) -> Result<()> {
         let serving = gone.admission.phase() != Phase::Down;
         let word = Word::new(0, 0, gone.server, gone.generation, serving, true);
         self.tables.set_word(&arena.maps, gone.index, word)?;
         self.retired.push(Retired { index: gone.index, server: gone.server, since: now });
         self.epoch += 1;
-        Ok(Some(gone.probe))
+        Ok(())
+    }
+
+    /// Takes rows for more backends; the table must be rebuilt.
+    pub fn grow(&mut self, arena: &mut Arena, backends: usize) -> Result<()> {
+        self.epoch += 1;
+        self.tables.grow(arena, backends)
+    }
+
+    /// Makes its frontends those of its configuration.
+    pub fn listen(&mut self, arena: &mut Arena) -> Result<()> {
+        self.epoch += 1;
+        self.tables.listen(arena, &self.keys())
+    }
+
+    /// Whether it is to be known that flows may be recorded: they are once the table is left to
+    /// be walked, and stay so until a sweep finds none.
+    fn note_exceptions(&mut self) {
+        let is_away = |b: &Backend| b.admission.phase() != Phase::Serving;
+        self.exceptions |= !self.retired.is_empty() || self.backends.iter().any(is_away);
     }
 
     /// Swaps in the table of the backends there are now.
@@ -176,7 +233,7 @@ impl Running {
                 index: b.index,
             })
             .collect();
-        self.exceptions |= self.is_unsettled();
+        self.note_exceptions();
         let cover = self.exceptions && self.config.mode == Mode::Dsr;
         let discarded = self.tables.rebuild(arena, &members, cover)?;
         self.epoch += 1;
@@ -185,24 +242,54 @@ impl Running {
     }
 
     /// Points a backend to another server: the old one's connections end there, as in a failure.
-    pub fn replace(&mut self, arena: &mut Arena, name: &str, server: u32) -> Result<()> {
-        let next = |s: &Self, index| s.tables.next_generation(&arena.maps, index);
+    /// Where it is probed, the new one takes traffic from its first success on.
+    pub fn replace(
+        &mut self,
+        arena: &mut Arena,
+        name: &str,
+        server: u32,
+        now: Instant,
+    ) -> Result<()> {
         let Some(at) = self.backends.iter().position(|b| b.config.name == name) else {
             return Ok(());
         };
-        let generation = next(self, self.backends[at].index);
+        let probed = is_probed(&self.config);
+        let generation = self.tables.next_generation(&arena.maps, self.backends[at].index);
         let backend = &mut self.backends[at];
         backend.server = server;
         backend.generation = generation;
-        self.epoch += 1;
-        let backend = &self.backends[at];
-        self.tables.set_word(&arena.maps, backend.index, word(backend))
+        if probed {
+            backend.admission.towards(Want::Down, now);
+            backend.health = HealthSnapshot::initial(HealthState::Unknown, now);
+        }
+        self.write_step(arena, at, false)
     }
 
     /// Writes the port a backend has on its side.
     pub fn write_port(&self, arena: &Arena, backend: &Backend) -> Result<()> {
-        let port = backend.config.port.unwrap_or_default().to_be();
-        arena.maps.ports.set(self.tables.row(backend.index), u64::from(port))
+        self.tables.set_port(&arena.maps, backend.index, backend.config.port)
+    }
+
+    /// What was sent to a backend since it is one.
+    #[must_use]
+    pub fn counted(&self, maps: &LiveMaps, backend: &Backend) -> Counted {
+        let (all, before) = (self.rows_counted(maps, backend.index), backend.counted_before);
+        Counted {
+            packets: all.packets.saturating_sub(before.packets),
+            bytes: all.bytes.saturating_sub(before.bytes),
+            new_flows: all.new_flows.saturating_sub(before.new_flows),
+        }
+    }
+
+    fn rows_counted(&self, maps: &LiveMaps, index: u16) -> Counted {
+        let mut sum = Counted::default();
+        for row in self.tables.rows(index) {
+            let traffic = maps.traffic(row);
+            sum.packets += traffic.packets;
+            sum.bytes += traffic.bytes;
+            sum.new_flows += maps.new_flows(row);
+        }
+        sum
     }
 
     /// Takes what probes and operator now say of a backend, and writes its word if that changes
@@ -285,33 +372,41 @@ impl Running {
     }
 
     /// Clears the marks a sweep found needless, if nothing changed since it began.
-    pub fn apply_sweep(&mut self, arena: &mut Arena, found: FlowsFound) -> Result<()> {
+    pub fn apply_sweep(
+        &mut self,
+        arena: &mut Arena,
+        found: FlowsFound,
+        began: Instant,
+    ) -> Result<()> {
         if found.epoch != self.epoch {
             return Ok(());
         }
         self.tables.keep_marks(arena, &found.needed)?;
         self.flows = found.rows;
-        if found.live == 0 && !self.is_unsettled() {
+        self.flows_as_of = Some(began);
+        if found.live == 0 {
             self.exceptions = false;
+            self.note_exceptions();
         }
         Ok(())
     }
 
-    /// Frees the rows of retired backends that nothing points to any more, and says which
-    /// servers they were.
-    pub fn free_retired(&mut self, now: Instant, in_use: impl Fn(u32) -> bool) -> Vec<u32> {
-        let mut servers = Vec::new();
-        let row = |index| self.tables.row(index);
+    /// Frees the rows of retired backends, and former rows, that nothing points to any more, by a
+    /// sweep of NAT connections that began at `nat_as_of` and by its own of recorded flows.
+    pub fn free_retired(&mut self, nat: &HashMap<u32, u64>, nat_as_of: Instant) -> Discarded {
+        let as_of = match self.config.mode {
+            Mode::Nat => Some(nat_as_of),
+            Mode::Dsr => self.flows_as_of,
+        };
+        let in_use = |row: u32| nat.contains_key(&row) || self.flows.contains_key(&row);
+        let tables = &self.tables;
         self.retired.retain(|retired| {
-            // A sweep that began before it was retired says nothing.
-            let rested = now.duration_since(retired.since) > Duration::from_secs(5);
-            let free = rested && !in_use(row(retired.index));
-            if free {
-                servers.push(retired.server);
-            }
-            !free
+            let seen = as_of.is_some_and(|as_of| as_of > retired.since);
+            !seen || tables.rows(retired.index).any(in_use)
         });
-        servers
+        // Marks are of slots, so they hold for former rows as well.
+        let no_doubt = !self.exceptions || self.config.mode == Mode::Nat;
+        if no_doubt { self.tables.shed(in_use) } else { Discarded::default() }
     }
 
     /// Servers that its retired backends still hold.
@@ -332,10 +427,6 @@ impl Running {
         self.backends.iter().filter(takes).count()
     }
 
-    fn is_unsettled(&self) -> bool {
-        self.settles_at().is_some()
-    }
-
     fn write_step(&mut self, arena: &mut Arena, at: usize, cover: bool) -> Result<()> {
         let index = self.backends[at].index;
         if cover && self.config.mode == Mode::Dsr {
@@ -346,7 +437,8 @@ impl Running {
             self.tables.mark_homes(arena, &homes)?;
         }
         self.tables.set_word(&arena.maps, index, word(&self.backends[at]))?;
-        self.exceptions |= cover || self.is_unsettled();
+        self.exceptions |= cover;
+        self.note_exceptions();
         self.epoch += 1;
         self.write_spares(arena)
     }

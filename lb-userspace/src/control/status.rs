@@ -7,7 +7,6 @@ use lb_common::verdict::{Event, Kind, Verdict};
 
 use super::node::Node;
 use super::service::{Backend, Running};
-use crate::config::model::Mode;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::mac_text;
 use crate::report::{
@@ -28,7 +27,7 @@ pub fn status(node: &Node, about: &About<'_>) -> Status {
     let services: Vec<report::Service> =
         node.services.iter().map(|running| service(node, running)).collect();
     let mut counters = counters(&node.arena.maps);
-    counters.sent += services.iter().map(|s| s.packets).sum::<u64>();
+    counters.sent += node.arena.maps.sent(node.arena.rows_used());
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         revision: about.revision,
@@ -42,7 +41,7 @@ pub fn status(node: &Node, about: &About<'_>) -> Status {
 
 fn service(node: &Node, running: &Running) -> report::Service {
     let maps = &node.arena.maps;
-    let new = |b: &Backend| maps.new_flows(running.tables.row(b.index));
+    let new = |b: &Backend| running.counted(maps, b).new_flows;
     let new_flows: u64 = running.backends.iter().map(new).sum();
     let backends: Vec<report::Backend> =
         running.backends.iter().map(|b| backend(node, running, b, new_flows)).collect();
@@ -51,6 +50,7 @@ fn service(node: &Node, running: &Running) -> report::Service {
         mode: running.config.mode,
         listen: running.config.listen.clone(),
         table_slots: running.tables.slot_count(),
+        marked_slots: running.tables.marked_slots(),
         backends_serving: u32::try_from(running.serving()).unwrap_or(u32::MAX),
         backends_total: u32::try_from(running.backends.len()).unwrap_or(u32::MAX),
         packets: backends.iter().map(|b| b.packets).sum(),
@@ -62,9 +62,8 @@ fn service(node: &Node, running: &Running) -> report::Service {
 
 fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> report::Backend {
     let maps = &node.arena.maps;
-    let row = running.tables.row(backend.index);
-    let traffic = maps.traffic(row);
-    let new_flows = maps.new_flows(row);
+    let counted = running.counted(maps, backend);
+    let new_flows = counted.new_flows;
     let share = if total == 0 { 0.0 } else { new_flows as f64 / total as f64 };
     let now = Instant::now();
     report::Backend {
@@ -85,13 +84,10 @@ fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> rep
         admit: f64::from(backend.word().admit()) / f64::from(Word::FULL),
         expected: running.tables.share(backend.index),
         share,
-        packets: traffic.packets,
-        bytes: traffic.bytes,
+        packets: counted.packets,
+        bytes: counted.bytes,
         new_flows,
-        flows: running.flows.get(&row).copied().or(match running.config.mode {
-            Mode::Nat => Some(0),
-            Mode::Dsr => None,
-        }),
+        flows: node.flows(running, backend),
         next_hop: next_hop(node, backend),
     }
 }

@@ -19,6 +19,7 @@ use lb_common::ip::{Ip, V4, V6};
 use lb_common::nat::other_key;
 use lb_common::pick::answer_without_entry;
 
+use crate::config::model;
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::services::Key;
 use crate::dataplane::view::{View, monotonic_seconds};
@@ -68,14 +69,14 @@ pub fn flows(
         .collect();
     let mut expired = Vec::new();
     maps.flows.for_each(|key, entry| {
-        let Some(swept) = frontend(key).and_then(|key| services.get(&key)) else {
-            expired.push(*key);
-            return;
-        };
-        if is_idle(now, entry.last_seen, swept.idle) {
-            expired.push(*key);
+        // A frontend unknown here may have come since the sweep began.
+        let swept = frontend(key).and_then(|key| services.get(&key));
+        let idle = swept.map_or(model::Service::IDLE, |swept| swept.idle);
+        if is_idle(now, entry.last_seen, idle) {
+            expired.push((*key, *entry));
             return;
         }
+        let Some(swept) = swept else { return };
         let Some(found) = found.get_mut(&swept.name) else { return };
         found.live += 1;
         *found.rows.entry(entry.row).or_default() += 1;
@@ -85,7 +86,11 @@ pub fn flows(
         }
     })?;
     // Gone before their slots' marks are: a late packet finds either both or neither.
-    expired.iter().try_for_each(|key| maps.flows.remove(key))?;
+    for (key, entry) in expired {
+        if maps.flows.get(&key)? == Some(entry) {
+            maps.flows.remove(&key)?;
+        }
+    }
     Ok(found)
 }
 
@@ -114,7 +119,11 @@ pub fn nat(
     })?;
     for (key, entry) in candidates {
         let other = other_key(&entry, key.kind);
-        let peer = maps.nat.get(&other)?;
+        // As they are now: the connection may have gone on, or a new one begun, since it was read.
+        let (now_there, peer) = (maps.nat.get(&key)?, maps.nat.get(&other)?);
+        if now_there != Some(entry) {
+            continue;
+        }
         let idle = idle_of.get(&entry.row).copied().unwrap_or(otherwise);
         let quiet =
             age(now, peer.map_or(entry.last_seen, |p| latest(now, entry.last_seen, p.last_seen)));

@@ -28,6 +28,27 @@ pub struct Arena {
     numbers: Regions,
 }
 
+/// What a service needs of the arena that it does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    blocks: u32,
+    elements: u32,
+    is_new: bool,
+}
+
+impl Need {
+    /// Of a service that is not there yet.
+    pub fn of_new(backends: usize) -> Result<Self> {
+        let blocks = blocks_for(backends)?;
+        let wide = blocks * BACKEND_BLOCK > NARROW;
+        let elements = Table::elements(maglev::slots_for(backends), wide);
+        Ok(Self { blocks, elements, is_new: true })
+    }
+}
+
+/// Backends whose indices fit a slot of 8 bits.
+const NARROW: u32 = 256;
+
 /// Stretches that packets may still use; given back after a grace period.
 #[derive(Debug, Default)]
 #[must_use]
@@ -49,24 +70,28 @@ impl Arena {
         }
     }
 
-    /// Refuses what would not fit. For each service: its backends, whether it keeps its rows, and
-    /// whether it needs a new table. Asks for what is needed before anything is given back.
-    pub fn check_room(&self, services: impl Iterator<Item = (usize, bool, bool)>) -> Result<()> {
+    /// Refuses what would not fit, asking for all that is new before anything is given back.
+    pub fn check_room(&self, needs: &[Need]) -> Result<()> {
         let (mut tables, mut blocks, mut numbers) =
             (self.tables.clone(), self.blocks.clone(), self.numbers.clone());
-        for (backends, keeps_rows, changes) in services {
-            if !keeps_rows {
-                blocks.take(blocks_for(backends)?).context(NO_ROWS)?;
+        for need in needs {
+            if need.blocks > 0 {
+                blocks.take(need.blocks).context(NO_ROWS)?;
+            }
+            if need.is_new {
                 numbers.take(1).context(NO_NUMBERS)?;
             }
-            if changes || !keeps_rows {
-                let wide = blocks_for(backends)? * BACKEND_BLOCK > 256;
-                // The largest `M` a service of this size can have been given.
-                let slots = maglev::slots_for(backends);
-                tables.take(Table::elements(slots, wide)).context(NO_TABLES)?;
+            if need.elements > 0 {
+                tables.take(need.elements).context(NO_TABLES)?;
             }
         }
         Ok(())
+    }
+
+    /// Backend rows from 0 that may have been used: all blocks up to the last one taken.
+    #[must_use]
+    pub fn rows_used(&self) -> u32 {
+        self.blocks.highest_taken(self.maps.words.len() / BACKEND_BLOCK) * BACKEND_BLOCK
     }
 
     /// A grace period has passed since all of it was given up.
@@ -107,10 +132,15 @@ pub struct ServiceTables {
     table: Table,
     /// What the table holds, unpacked.
     slots: Vec<u16>,
+    /// Slots of each index.
+    owned: Vec<u32>,
     /// Of the arena, in elements.
     region: (u32, u32),
     /// Of backend rows, in blocks.
     blocks: (u32, u32),
+    /// Blocks it had before it grew: recorded flows may point there, so words are written to
+    /// both.
+    former: Vec<(u32, u32)>,
     records: Vec<Key>,
     marked: BTreeSet<u32>,
 }
@@ -129,8 +159,10 @@ impl ServiceTables {
             mode,
             table: Table::new(0, 0, false, false, first),
             slots: Vec::new(),
+            owned: Vec::new(),
             region: (0, 0),
             blocks: (first, blocks),
+            former: Vec::new(),
             records: Vec::new(),
             marked: BTreeSet::new(),
         })
@@ -145,7 +177,60 @@ impl ServiceTables {
     /// The row of a backend.
     #[must_use]
     pub fn row(&self, index: u16) -> u32 {
-        self.table.first_row() + u32::from(index)
+        self.blocks.0 * BACKEND_BLOCK + u32::from(index)
+    }
+
+    /// All rows of a backend, those it had before the service grew included.
+    pub fn rows(&self, index: u16) -> impl Iterator<Item = u32> {
+        let place = u32::from(index);
+        let former = self.former.iter().filter(move |(_, blocks)| place < blocks * BACKEND_BLOCK);
+        former.map(move |(first, _)| first * BACKEND_BLOCK + place).chain([self.row(index)])
+    }
+
+    /// Every row the service holds.
+    pub fn all_rows(&self) -> impl Iterator<Item = u32> {
+        self.former.iter().chain([&self.blocks]).flat_map(rows_in)
+    }
+
+    /// Whether it took rows that its table does not know yet.
+    #[must_use]
+    pub fn is_outgrown(&self) -> bool {
+        self.table.first_row() != self.row(0)
+    }
+
+    /// What [`Self::grow`] and [`Self::rebuild`] will need for so many backends.
+    pub fn need(&self, backends: usize, rebuild: bool) -> Result<Need> {
+        let grows = backends > self.capacity();
+        let blocks = if grows { blocks_for(backends)? } else { self.blocks.1 };
+        let wide = blocks * BACKEND_BLOCK > NARROW;
+        let elements = Table::elements(self.slot_count(), wide);
+        Ok(Need {
+            blocks: if grows { blocks } else { 0 },
+            elements: if rebuild || grows { elements } else { 0 },
+            is_new: false,
+        })
+    }
+
+    /// Takes rows for so many backends, with the words and ports that are there. The table must
+    /// be rebuilt for packets to use them.
+    pub fn grow(&mut self, arena: &mut Arena, backends: usize) -> Result<()> {
+        let blocks = blocks_for(backends)?;
+        let first = arena.blocks.take(blocks).context(NO_ROWS)?;
+        let maps = &arena.maps;
+        for (from, to) in rows_in(&self.blocks).zip(rows_in(&(first, blocks))) {
+            maps.words.set(to, maps.words.get(from).unwrap_or_default())?;
+            maps.ports.set(to, maps.ports.get(from).unwrap_or_default())?;
+        }
+        self.former.push(std::mem::replace(&mut self.blocks, (first, blocks)));
+        Ok(())
+    }
+
+    /// Gives up former rows that nothing points to any more.
+    pub fn shed(&mut self, in_use: impl Fn(u32) -> bool) -> Discarded {
+        let (former, blocks) =
+            self.former.drain(..).partition(|stretch| rows_in(stretch).any(&in_use));
+        self.former = former;
+        Discarded { blocks, ..Discarded::default() }
     }
 
     /// The word records have now.
@@ -163,14 +248,14 @@ impl ServiceTables {
     /// Share of the slots that are this backend's.
     #[must_use]
     pub fn share(&self, index: u16) -> f64 {
-        let own = self.slots.iter().filter(|slot| **slot == index).count();
-        if self.slots.is_empty() { 0.0 } else { own as f64 / self.slots.len() as f64 }
+        let own = self.owned.get(usize::from(index)).copied().unwrap_or_default();
+        f64::from(own) / f64::from(self.slot_count().max(1))
     }
 
     /// Slots that are marked.
     #[must_use]
-    pub fn marked_slots(&self) -> usize {
-        self.marked.len()
+    pub fn marked_slots(&self) -> u32 {
+        u32::try_from(self.marked.len()).unwrap_or(u32::MAX)
     }
 
     /// Builds the table of these members and swaps it in. With `cover` every slot of the new
@@ -189,7 +274,7 @@ impl ServiceTables {
             0 => maglev::slots_for(members.len()),
             count => count,
         };
-        let wide = self.capacity() > 256;
+        let wide = self.blocks.1 * BACKEND_BLOCK > NARROW;
         let entries: Vec<Entry<'_>> = members
             .iter()
             .map(|m| Entry { name: &m.name, weight: m.weight, index: m.index })
@@ -204,6 +289,12 @@ impl ServiceTables {
         }
         self.marked = if cover { (0..count).collect() } else { BTreeSet::new() };
         write_marks(&maps, table, &self.marked)?;
+        self.owned = vec![0; self.capacity()];
+        for slot in &slots {
+            if let Some(count) = self.owned.get_mut(usize::from(*slot)) {
+                *count += 1;
+            }
+        }
         self.slots = slots;
         self.point_records(arena, table)?;
         let old = std::mem::replace(&mut self.region, (base, elements));
@@ -228,9 +319,20 @@ impl ServiceTables {
         Ok(())
     }
 
-    /// Writes a backend's word: one store.
+    /// Leaves records to another service, which will change them in place.
+    pub fn forget(&mut self, taken_over: impl Fn(&Key) -> bool) {
+        self.records.retain(|key| !taken_over(key));
+    }
+
+    /// Writes a backend's word: one store for each of its rows.
     pub fn set_word(&self, maps: &LiveMaps, index: u16, word: Word) -> Result<()> {
-        maps.words.set(self.row(index), word.0)
+        self.rows(index).try_for_each(|row| maps.words.set(row, word.0))
+    }
+
+    /// Writes a backend's port; `None` is the frontend's own.
+    pub fn set_port(&self, maps: &LiveMaps, index: u16, port: Option<u16>) -> Result<()> {
+        let port = u64::from(port.unwrap_or_default().to_be());
+        self.rows(index).try_for_each(|row| maps.ports.set(row, port))
     }
 
     /// The generation a new owner of this row must have.
@@ -273,11 +375,18 @@ impl ServiceTables {
         self.point_records(arena, self.table.with_marked(!self.marked.is_empty()))
     }
 
-    /// Takes the service out of the maps.
-    pub fn remove(mut self, arena: &mut Arena) -> Result<Discarded> {
+    /// Takes the service out of the maps, but for records that another service has taken over.
+    pub fn remove(mut self, arena: &mut Arena, taken_over: &[Key]) -> Result<Discarded> {
+        self.forget(|key| taken_over.contains(key));
         self.listen(arena, &[])?;
+        // What is recorded to its backends is void from now on.
+        for row in self.all_rows() {
+            let old = Word(arena.maps.words.get(row).unwrap_or_default());
+            arena.maps.words.set(row, Word::new(0, 0, 0, old.generation(), false, true).0)?;
+        }
         let tables = if self.region.1 == 0 { Vec::new() } else { vec![self.region] };
-        Ok(Discarded { tables, blocks: vec![self.blocks], numbers: vec![self.number] })
+        let blocks = self.former.into_iter().chain([self.blocks]).collect();
+        Ok(Discarded { tables, blocks, numbers: vec![self.number] })
     }
 
     fn point_records(&mut self, arena: &mut Arena, table: Table) -> Result<()> {
@@ -285,6 +394,8 @@ impl ServiceTables {
             return Ok(());
         }
         self.table = table;
+        // What was marked or written before is seen by whoever sees the new word.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
         self.records.iter().try_for_each(|key| arena.records.set_table(*key, table))
     }
 }
@@ -298,6 +409,11 @@ const NO_TABLES: &str = "no room for another Maglev table (a change needs the ol
 /// Blocks of rows of a service: room to double before it must be remade.
 fn blocks_for(backends: usize) -> Result<u32> {
     Ok(u32::try_from(backends * 2)?.div_ceil(BACKEND_BLOCK).max(1))
+}
+
+/// The rows of a stretch of blocks.
+fn rows_in((first, count): &(u32, u32)) -> std::ops::Range<u32> {
+    first * BACKEND_BLOCK..(first + count) * BACKEND_BLOCK
 }
 
 /// Packs slots as the program reads them.

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::check_nat_ports;
 use crate::cli::ConfigSource;
 use crate::config::{self, Config};
 use crate::control::explain::explain;
@@ -24,9 +25,28 @@ use crate::store::{State, Store};
 
 /// Where events come from.
 pub(super) struct Inputs {
+    pub signals: Signals,
     pub requests: mpsc::Receiver<Request>,
     pub probes: mpsc::Receiver<ProbeEvent>,
     pub hops: mpsc::Receiver<NextHopEvent>,
+}
+
+/// The signals the daemon takes; from when this is made on, none takes its default action.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self> {
+        let take = |kind| signal(kind).context("cannot take signals");
+        Ok(Self {
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+            hangup: take(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// How often idle NAT connections are looked for, and settled changes swept, at the least.
@@ -70,20 +90,18 @@ impl ControlLoop {
     /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
     /// event: a daemon that stops for it would be the outage.
     pub(super) async fn run(mut self, mut inputs: Inputs) -> Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot take signals")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot take signals")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot take signals")?;
+        let Inputs { signals, requests, probes, hops } = &mut inputs;
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
             let done = tokio::select! {
-                // In this order: failures before everything that can wait.
+                // In this order: an end before all, and failures before what can wait.
                 biased;
-                Some(event) = inputs.probes.recv() => self.on_probe(event),
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                Some(event) = inputs.hops.recv() => self.on_hop(event),
-                _ = hangup.recv() => { self.on_hangup(); Ok(()) }
-                Some(request) = inputs.requests.recv() => { self.on_request(request); Ok(()) }
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+                Some(event) = probes.recv() => self.on_probe(event),
+                Some(event) = hops.recv() => self.on_hop(event),
+                _ = signals.hangup.recv() => { self.on_hangup(); Ok(()) }
+                Some(request) = requests.recv() => { self.on_request(request); Ok(()) }
                 () = sleep_until(clock) => self.node.on_clock(),
                 resting = finished(&mut self.grace) => resting.map(|r| self.node.rested(r)),
                 swept = finished(&mut self.sweep) => self.on_swept(swept),
@@ -125,9 +143,11 @@ impl ControlLoop {
     }
 
     fn on_hangup(&mut self) {
-        match self.reload() {
-            Ok(changed) if changed.changes.is_empty() => tracing::info!("reloaded; no changes"),
-            Ok(changed) => tracing::info!(changes = ?changed.changes, "reloaded"),
+        match self.reload("signal") {
+            Ok(Changed { changes, warnings, .. }) => {
+                let changes = changes.len();
+                tracing::info!(changes, ?warnings, "reloaded");
+            }
             Err(error) => tracing::error!(%error, "cannot reload; the configuration stays"),
         }
     }
@@ -152,8 +172,7 @@ impl ControlLoop {
                 let _ = reply.send(self.commit(state, &actor));
             }
             Request::Reload { actor, reply } => {
-                tracing::info!(%actor, "reload");
-                let _ = reply.send(self.reload());
+                let _ = reply.send(self.reload(&actor));
             }
             Request::Backend { service, change, actor, reply } => {
                 let _ = reply.send(self.change_backend(&service, change, &actor));
@@ -164,7 +183,7 @@ impl ControlLoop {
         }
     }
 
-    fn reload(&mut self) -> Result<Changed, Error> {
+    fn reload(&mut self, actor: &str) -> Result<Changed, Error> {
         let ConfigSource::File(path) = &self.source else {
             return Err(Error::new(
                 ErrorKind::Refused,
@@ -176,11 +195,15 @@ impl ControlLoop {
             Error::new(ErrorKind::Invalid, error.to_string(), "mend the file and reload again")
         })?;
         let mut state = self.state.clone();
-        state.take_file(&Config { node: self.node.config.node.clone(), ..config.clone() });
-        if config.node != self.node.config.node {
-            tracing::warn!("[node] changed in the file; that takes a restart of `lb run`");
+        let node = self.node.config.node.clone();
+        let mut warnings = Vec::new();
+        if config.node != node {
+            warnings.push("[node] changed in the file; that takes a restart of `lb run`".into());
         }
-        self.commit(state, "signal")
+        state.take_file(&config, Config { node, ..config.clone() });
+        let mut changed = self.commit(state, actor)?;
+        changed.warnings.append(&mut warnings);
+        Ok(changed)
     }
 
     fn change_backend(
@@ -206,12 +229,13 @@ impl ControlLoop {
         if !state.set_drain(service, &name, drain.clone()) {
             return Ok(changed);
         }
-        self.store.write(&state).map_err(|error| internal(&error))?;
-        self.state = state;
-        let what = if drain.is_some() { "drained" } else { "ready" };
+        let what = if drain.is_some() { "draining" } else { "ready" };
         self.node.set_drain(service, &name, drain).map_err(|error| internal(&error))?;
-        tracing::info!(%actor, backend = format!("{service}/{name}"), what, "operator");
-        changed.changes.push(format!("{service}/{name}: {what}"));
+        self.state = state;
+        self.save(&mut changed);
+        let subject = format!("{service}/{name}");
+        tracing::info!(%actor, backend = %subject, "{what}");
+        changed.changes.push(format!("{subject}: {what}"));
         let running = self.node.services.iter().find(|r| r.config.name == service);
         if running.is_some_and(|r| r.serving() == 0) {
             changed.warnings.push(format!(
@@ -224,21 +248,34 @@ impl ControlLoop {
 
     /// Makes a state the one in force: in the maps first, where it may be refused, then on disk.
     fn commit(&mut self, mut state: State, actor: &str) -> Result<Changed, Error> {
+        check_nat_ports(&state.config).map_err(|error| refused(&error))?;
         let changes = config::diff(&self.state.config, &state.config);
         state.forget_stale_drains();
-        let apply = self.node.apply(&state.config, &state.drains(), false);
-        apply.map_err(|error| Error {
-            kind: ErrorKind::Refused,
-            message: format!("{error:#}"),
-            hint: None,
-        })?;
-        self.state = state;
-        self.store.write(&self.state).map_err(|error| internal(&error))?;
-        for change in &changes {
-            tracing::info!(actor, revision = self.state.revision, %change, "configuration");
+        if let Err(error) = self.node.apply(&state.config, &state.drains(), false) {
+            // Where it failed on the way, what was there before is put back.
+            let before = self.node.apply(&self.state.config, &self.state.drains(), false);
+            if let Err(error) = before {
+                tracing::error!(error = format!("{error:#}"), "the change could not be undone");
+            }
+            return Err(refused(&error));
         }
-        let warnings = config::warnings(&self.state.config);
-        Ok(Changed { changes, warnings, ..self.unchanged() })
+        self.state = state;
+        for change in &changes {
+            tracing::info!(%actor, revision = self.state.revision, %change, "configuration");
+        }
+        let mut changed = Changed { changes, ..self.unchanged() };
+        changed.warnings = config::warnings(&self.state.config);
+        self.save(&mut changed);
+        Ok(changed)
+    }
+
+    /// Writes the state that is in force. What cannot be saved is in force all the same.
+    fn save(&self, changed: &mut Changed) {
+        if let Err(error) = self.store.write(&self.state) {
+            tracing::error!(error = format!("{error:#}"), "the state could not be saved");
+            let lost = format!("in force, but a restart will forget it: {error:#}");
+            changed.warnings.push(lost);
+        }
     }
 
     fn unchanged(&self) -> Changed {
@@ -282,7 +319,7 @@ impl ControlLoop {
         let swept = swept??;
         self.sweep_at = Instant::now() + SWEEP.max(swept.began.elapsed() * SWEEP_SHARE);
         if let Some(flows) = swept.flows {
-            self.node.swept(flows)?;
+            self.node.swept(flows, swept.began)?;
         }
         self.node.nat_swept(swept.nat, swept.began);
         Ok(())
@@ -303,6 +340,10 @@ async fn sleep_until(at: Instant) {
 
 fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(3600)
+}
+
+fn refused(error: &anyhow::Error) -> Error {
+    Error { kind: ErrorKind::Refused, message: format!("{error:#}"), hint: None }
 }
 
 fn internal(error: &anyhow::Error) -> Error {

@@ -22,7 +22,7 @@ use crate::probe::Prober;
 use crate::report;
 use crate::store::{State, Store};
 
-use control_loop::{ControlLoop, Inputs};
+use control_loop::{ControlLoop, Inputs, Signals};
 
 /// Balances until SIGTERM or SIGINT, then leaves the interfaces as they were.
 pub fn run(options: RunOptions) -> Result<()> {
@@ -35,6 +35,7 @@ pub fn run(options: RunOptions) -> Result<()> {
 }
 
 async fn serve(options: RunOptions) -> Result<()> {
+    let signals = Signals::new()?;
     let wanted = wanted(&options)?;
     let (store, state) = Store::open(&options.state_dir)?;
     let state = resume(state, &wanted)?;
@@ -54,9 +55,12 @@ async fn serve(options: RunOptions) -> Result<()> {
     let maps = loaded.maps.clone();
     let mut node = Node::new(maps, state.config.node.clone(), prober, resolver);
     node.apply(&state.config, &state.drains(), true)?;
-    store.write(&state)?;
 
     let attached = attach(&mut loaded, &links, options.xdp.unwrap_or(state.config.node.xdp))?;
+    if let Err(error) = store.write(&state) {
+        detach(&mut loaded, attached)?;
+        return Err(error);
+    }
     let interfaces = attached
         .iter()
         .map(|a| report::Interface {
@@ -78,7 +82,7 @@ async fn serve(options: RunOptions) -> Result<()> {
     let api = tokio::spawn(api::serve(listener, handle, async {
         let _ = stopped.await;
     }));
-    let inputs = Inputs { requests, probes, hops };
+    let inputs = Inputs { signals, requests, probes, hops };
     let result = ControlLoop::new(node, store, state, options.source, interfaces).run(inputs).await;
 
     // Detach first: from here on packets take the way they took before us.
@@ -111,7 +115,7 @@ fn read_file(path: &std::path::Path) -> Result<Config> {
 fn resume(state: Option<State>, wanted: &Config) -> Result<State> {
     let Some(mut state) = state else { return State::new(wanted.clone()) };
     let before = state.config.clone();
-    if state.take_file(wanted) {
+    if state.take_file(wanted, wanted.clone()) {
         for change in config::diff(&before, wanted) {
             tracing::warn!(%change, "the configuration changed since the last run, and wins");
         }
@@ -122,6 +126,7 @@ fn resume(state: Option<State>, wanted: &Config) -> Result<State> {
         }
     }
     state.forget_stale_drains();
+    config::validate(&state.config).context("the stored configuration")?;
     Ok(state)
 }
 
@@ -161,7 +166,8 @@ fn attach(loaded: &mut Loaded, links: &[net::Link], xdp: XdpPolicy) -> Result<Ve
                 attached.push(interface);
             }
             Err(error) => {
-                detach(loaded, attached)?;
+                // What could not be attached is what to tell; the rest ends with the process.
+                let _ = detach(loaded, attached);
                 return Err(error);
             }
         }

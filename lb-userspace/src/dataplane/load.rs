@@ -96,14 +96,20 @@ struct Sizes {
 
 impl Sizes {
     fn of(limits: &Limits) -> Self {
-        // At a quarter full, with VIP and NAT addresses beside the frontends, nearly every
-        // search ends in its first place.
-        let services = limits.frontends.saturating_mul(2).saturating_mul(4).next_power_of_two();
+        // An eighth full at the most, the VIPs' own records included: searches end in their first
+        // place, and none runs longer than `SERVICE_PROBES`.
+        let services = limits.frontends.saturating_mul(2).saturating_mul(8).next_power_of_two();
         let block = BACKEND_BLOCK;
         Self {
             services: services.clamp(64, 1 << 24),
             services_numbered: limits.frontends.max(1),
-            rows: limits.backends.next_multiple_of(block).clamp(block, Table::MAX_BLOCKS * block),
+            // A service takes room for twice its backends, in whole blocks.
+            rows: limits
+                .backends
+                .saturating_mul(2)
+                .saturating_add(limits.frontends.saturating_mul(block))
+                .next_multiple_of(block)
+                .clamp(block, Table::MAX_BLOCKS * block),
             servers: limits.servers.clamp(1, Word::MAX_SERVERS),
             table_words: (limits.table_bytes / 8).next_multiple_of(64).clamp(64, Table::MAX_BASE),
         }

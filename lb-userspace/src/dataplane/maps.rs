@@ -63,6 +63,12 @@ impl LiveMaps {
         sum
     }
 
+    /// Packets sent to all backends, past and present, whose rows are below `rows`.
+    #[must_use]
+    pub fn sent(&self, rows: u32) -> u64 {
+        (0..rows).map(|row| self.traffic(row).packets).sum()
+    }
+
     /// New flows of a backend row.
     #[must_use]
     pub fn new_flows(&self, row: u32) -> u64 {

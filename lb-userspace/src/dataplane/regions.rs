@@ -45,6 +45,15 @@ impl Regions {
         self.free.insert(start, length);
     }
 
+    /// One past the last taken, of an arena of `size`.
+    #[must_use]
+    pub fn highest_taken(&self, size: u32) -> u32 {
+        match self.free.last_key_value() {
+            Some((start, length)) if start + length == size => *start,
+            _ => size,
+        }
+    }
+
     /// All that is free.
     #[must_use]
     pub fn left(&self) -> u32 {
@@ -63,7 +72,9 @@ mod tests {
         assert_eq!([10, 10, 10].map(|n| regions.take(n)), [Some(0), Some(10), Some(20)]);
         assert_eq!(regions.take(1), None);
         regions.give(0, 10);
+        assert_eq!(regions.highest_taken(30), 30);
         regions.give(20, 10);
+        assert_eq!(regions.highest_taken(30), 20);
         assert_eq!(regions.take(11), None);
         regions.give(10, 10);
         assert_eq!(regions, Regions::new(30));

@@ -48,7 +48,7 @@ impl ServiceTable {
                 ServiceRecord { key, service, address, table: table.0, mode, padding: [0; 7] };
             return self.maps.services.set(index, record);
         }
-        let index = self.place_for(key)?;
+        let index = self.place_for(key, &self.resting)?;
         let (address, word) = key.words();
         let mut record = ServiceRecord {
             key: KEY_REMOVED,
@@ -97,7 +97,18 @@ impl ServiceTable {
         self.resting.clone()
     }
 
-    fn place_for(&self, key: Key) -> Result<u32> {
+    /// Refuses keys there would be no place for, beside those that are there.
+    pub fn check_room(&self, keys: impl IntoIterator<Item = Key>) -> Result<()> {
+        let mut taken = self.resting.clone();
+        for key in keys {
+            if !self.places.contains_key(&key) {
+                taken.insert(self.place_for(key, &taken)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn place_for(&self, key: Key, taken: &HashSet<u32>) -> Result<u32> {
         let settings = self.maps.settings;
         let (address, word) = key.words();
         let start = match key.address {
@@ -111,7 +122,7 @@ impl ServiceTable {
                 .services
                 .get(index)
                 .is_some_and(|record| matches!(record.key, KEY_EMPTY | KEY_REMOVED));
-            if free && !self.resting.contains(&index) {
+            if free && !taken.contains(&index) {
                 return Ok(index);
             }
         }

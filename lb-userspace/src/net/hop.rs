@@ -44,6 +44,12 @@ pub enum HopProblem {
     NotEthernet {
         name: String,
     },
+    /// In `dsr`: a router is on the way.
+    Routed {
+        via: IpAddr,
+    },
+    /// In `nat`: this host has no address to send from.
+    NoSource,
 }
 
 impl fmt::Display for HopProblem {
@@ -71,6 +77,15 @@ impl fmt::Display for HopProblem {
             ),
             Self::LocalAddress => f.write_str(
                 "the address is this host's own, which is not supported: use another server",
+            ),
+            Self::Routed { via } => write!(
+                f,
+                "it is behind router {via}, which `dsr` cannot cross: put it in this host's network \
+                 segment, or use `nat`"
+            ),
+            Self::NoSource => f.write_str(
+                "this host has no address of its family for `nat` to send from: add one, or set \
+                 `nat_addresses`",
             ),
             Self::NotEthernet { name } => write!(
                 f,

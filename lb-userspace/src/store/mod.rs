@@ -118,16 +118,19 @@ impl State {
         Ok(Self { version: VERSION, seed, revision: 1, config, taken, drains: Vec::new() })
     }
 
-    /// Takes a whole configuration, read from the file at start or reload. Whether it was new,
-    /// and so is now in force.
-    pub fn take_file(&mut self, config: &Config) -> bool {
-        let text = to_toml(config);
-        if self.taken.contains(&text) {
-            return false;
+    /// Takes a whole configuration, read from the file at start or reload: `file` as it was read,
+    /// `config` as it can be in force. Whether it was new, and so is now in force.
+    pub fn take_file(&mut self, file: &Config, config: Config) -> bool {
+        let text = to_toml(file);
+        let known = self.taken.contains(&text);
+        if self.taken.first() != Some(&text) {
+            // From here on this is what the file says; said before and applied since, or new.
+            self.taken = vec![text];
         }
-        self.taken = vec![text];
-        self.change(config.clone());
-        true
+        if !known {
+            self.change(config);
+        }
+        !known
     }
 
     /// Takes a whole configuration that `lb apply` brought.
@@ -235,14 +238,23 @@ backends = [{{ name = "web-01", address = "10.0.0.11", weight = {weight} }}]
         let mut state = State::new(config(1)).unwrap();
         state.change(config(5));
         assert_eq!(state.revision, 2);
-        assert!(!state.take_file(&config(1)), "the file is as it was: the CLI's change stays");
+        assert!(
+            !state.take_file(&config(1), config(1)),
+            "the file is as it was: the CLI's change stays"
+        );
         assert_eq!(state.config, config(5));
         state.take_applied(&config(7));
-        assert!(!state.take_file(&config(1)), "nor does it undo an applied configuration");
-        assert!(!state.take_file(&config(7)), "which may have become the file");
-        assert!(state.take_file(&config(9)), "but an edited file wins");
+        assert!(
+            !state.take_file(&config(1), config(1)),
+            "nor does it undo an applied configuration"
+        );
+        assert!(!state.take_file(&config(7), config(7)), "which may have become the file");
+        assert!(state.take_file(&config(9), config(9)), "but an edited file wins");
         assert_eq!((state.revision, &state.config), (4, &config(9)));
-        assert!(state.take_file(&config(1)), "also when edited back");
+        assert!(state.take_file(&config(1), config(1)), "also when edited back");
+        state.take_applied(&config(2));
+        assert!(!state.take_file(&config(2), config(2)), "the file became what was applied");
+        assert!(state.take_file(&config(1), config(1)), "and was edited back since");
     }
 
     #[test]
