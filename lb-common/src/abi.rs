@@ -17,7 +17,7 @@ pub const WALK_STEPS: u32 = 32;
 /// Places of the service table tried before a look-up gives up.
 pub const SERVICE_PROBES: u32 = 8;
 /// Source ports tried before a NAT connection is refused.
-pub const NAT_PORT_TRIES: u32 = 16;
+pub const NAT_PORT_TRIES: u32 = 32;
 /// Backend rows are handed out in blocks of this many.
 pub const BACKEND_BLOCK: u32 = 16;
 /// Spare backends listed per service.

@@ -84,6 +84,12 @@ impl Servers {
         Ok(true)
     }
 
+    /// Servers of which the resolver has said nothing yet.
+    #[must_use]
+    pub fn unresolved(&self) -> usize {
+        self.known.values().filter(|known| known.hop.is_none()).count()
+    }
+
     /// The next hop as resolved last.
     #[must_use]
     pub fn hop(&self, server: IpAddr) -> Option<&Result<NextHop, HopProblem>> {

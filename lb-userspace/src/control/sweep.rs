@@ -114,16 +114,15 @@ pub fn nat(
             *found.rows.entry(entry.row).or_default() += 1;
         }
         if age(now, entry.last_seen) >= SHORTEST.as_secs() {
-            candidates.push((*key, *entry));
+            candidates.push(*key);
         }
     })?;
-    for (key, entry) in candidates {
+    for key in candidates {
+        // As it is now: since it was read, it may have been used, or closed with its connection
+        // and its port be another's.
+        let Some(entry) = maps.nat.get(&key)? else { continue };
         let other = other_key(&entry, key.kind);
-        // As they are now: the connection may have gone on, or a new one begun, since it was read.
-        let (now_there, peer) = (maps.nat.get(&key)?, maps.nat.get(&other)?);
-        if now_there != Some(entry) {
-            continue;
-        }
+        let peer = maps.nat.get(&other)?.filter(|peer| other_key(peer, other.kind) == key);
         let idle = idle_of.get(&entry.row).copied().unwrap_or(otherwise);
         let quiet =
             age(now, peer.map_or(entry.last_seen, |p| latest(now, entry.last_seen, p.last_seen)));
@@ -131,10 +130,12 @@ pub fn nat(
             continue;
         }
         // The forward entry first: while a reply entry lasts, its port stays taken.
-        let (first, second) =
-            if entry.state & STATE_REPLY == 0 { (key, other) } else { (other, key) };
-        maps.nat.remove(&first)?;
-        maps.nat.remove(&second)?;
+        let both = [Some(key), peer.map(|_| other)];
+        let [forward, reply] = match entry.state & STATE_REPLY {
+            0 => both,
+            _ => [both[1], both[0]],
+        };
+        forward.into_iter().chain(reply).try_for_each(|key| maps.nat.remove(&key))?;
         if entry.state & STATE_REPLY == 0 {
             found.expired += 1;
             if let Some(count) = found.rows.get_mut(&entry.row) {

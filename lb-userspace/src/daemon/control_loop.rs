@@ -144,10 +144,8 @@ impl ControlLoop {
 
     fn on_hangup(&mut self) {
         match self.reload("signal") {
-            Ok(Changed { changes, warnings, .. }) => {
-                let changes = changes.len();
-                tracing::info!(changes, ?warnings, "reloaded");
-            }
+            Ok(changed) if changed.changes.is_empty() => tracing::info!("reloaded; no changes"),
+            Ok(changed) => tracing::info!(changes = changed.changes.len(), "reloaded"),
             Err(error) => tracing::error!(%error, "cannot reload; the configuration stays"),
         }
     }
@@ -196,13 +194,14 @@ impl ControlLoop {
         })?;
         let mut state = self.state.clone();
         let node = self.node.config.node.clone();
-        let mut warnings = Vec::new();
-        if config.node != node {
-            warnings.push("[node] changed in the file; that takes a restart of `lb run`".into());
-        }
+        let node_changed = config.node != node;
         state.take_file(&config, Config { node, ..config.clone() });
         let mut changed = self.commit(state, actor)?;
-        changed.warnings.append(&mut warnings);
+        if node_changed {
+            let warning = "[node] changed in the file; that takes a restart of `lb run`";
+            tracing::warn!("{warning}");
+            changed.warnings.push(warning.into());
+        }
         Ok(changed)
     }
 

@@ -6,8 +6,10 @@
 mod control_loop;
 mod log;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::api;
 use crate::cli::{ConfigSource, RunOptions};
@@ -17,7 +19,7 @@ use crate::control::handle::Handle;
 use crate::control::node::Node;
 use crate::dataplane::attach::Attached;
 use crate::dataplane::load::{self, Loaded};
-use crate::net::{self, Resolver};
+use crate::net::{self, NextHopEvent, Resolver};
 use crate::probe::Prober;
 use crate::report;
 use crate::store::{State, Store};
@@ -50,11 +52,12 @@ async fn serve(options: RunOptions) -> Result<()> {
         log::follow_program(&mut loaded)?;
     }
     let (prober, probes) = Prober::new();
-    let (resolver, hops) = Resolver::start(state.config.node.interfaces.clone())
+    let (resolver, mut hops) = Resolver::start(state.config.node.interfaces.clone())
         .context("cannot follow the kernel's routes over netlink")?;
     let maps = loaded.maps.clone();
     let mut node = Node::new(maps, state.config.node.clone(), prober, resolver);
     node.apply(&state.config, &state.drains(), true)?;
+    first_hops(&mut node, &mut hops).await?;
 
     let attached = attach(&mut loaded, &links, options.xdp.unwrap_or(state.config.node.xdp))?;
     if let Err(error) = store.write(&state) {
@@ -92,6 +95,20 @@ async fn serve(options: RunOptions) -> Result<()> {
     detached?;
     tracing::info!("detached; stopped");
     result
+}
+
+/// Waits for the next hops that are to be had at once, so that the first packets find them. A
+/// server that does not answer is not waited for.
+async fn first_hops(node: &mut Node, hops: &mut mpsc::Receiver<NextHopEvent>) -> Result<()> {
+    let limit = tokio::time::sleep(Duration::from_millis(500));
+    tokio::pin!(limit);
+    while node.servers.unresolved() > 0 {
+        tokio::select! {
+            Some(event) = hops.recv() => node.on_next_hop(event.server, event.hop)?,
+            () = &mut limit => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// The configuration the daemon was started with.

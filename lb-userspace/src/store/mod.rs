@@ -166,8 +166,12 @@ impl State {
     /// Drains a backend, or ends its drain. Whether that changed anything.
     pub fn set_drain(&mut self, service: &str, backend: &str, drain: Option<Drain>) -> bool {
         let is_it = |d: &StoredDrain| d.service == service && d.backend == backend;
-        let was = self.drains.iter().any(is_it);
-        if was == drain.is_some() {
+        let was = self.drains.iter().find(|d| is_it(d));
+        let same = match (was, &drain) {
+            (Some(was), Some(drain)) => drain.reason.is_none() || was.drain.reason == drain.reason,
+            (was, drain) => was.is_some() == drain.is_some(),
+        };
+        if same {
             return false;
         }
         self.drains.retain(|d| !is_it(d));
