@@ -185,7 +185,7 @@ pub struct Explanation {
 /// Every error of the API, and of `-o json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
-    /// `invalid`, `not-found`, `conflict`, `refused`, `internal`.
+    /// `invalid`, `not-found`, `conflict`, `refused`, `unreachable`, `internal`.
     pub kind: ErrorKind,
     pub message: String,
     /// What to do about it.
@@ -199,6 +199,8 @@ pub enum ErrorKind {
     NotFound,
     Conflict,
     Refused,
+    /// No daemon answered; never said by one.
+    Unreachable,
     Internal,
 }
 
@@ -275,7 +277,7 @@ pub(crate) fn sample() -> Status {
         warnings: vec![Warning {
             subject: "web/web-02".into(),
             message: "is down for 4m 12s: connection refused on 10.0.0.12:80".into(),
-            next: Some("lb backend list web".into()),
+            next: Some("curl -v http://10.0.0.12:80/healthz".into()),
         }],
         services: vec![Service {
             name: "web".into(),
