@@ -85,9 +85,9 @@ pub(crate) enum Command {
     /// Replace the configuration in force by a file's
     ///
     /// The file is checked first, here and by the daemon; nothing changes unless all of it is
-    /// valid. `[node]` can't change while the daemon runs. In nat established connections stay,
-    /// unless their backend's address or the service's mode changes; in dsr backends that come, go
-    /// or get another weight break those of the slots that change owner. Survives a restart.
+    /// valid. `[node]` can't change while the daemon runs. In nat established connections stay; in
+    /// dsr backends that come, go or get another weight break those of the slots that change
+    /// owner. A backend that gets another address loses its own in both. Survives a restart.
     #[command(after_help = "Example:\n  lb apply lb.toml --dry-run && sudo lb apply lb.toml")]
     Apply {
         /// The whole configuration, as for `lb run`

@@ -205,7 +205,7 @@ fn warnings(about: &About<'_>, node: &Node, services: &[report::Service]) -> Vec
     for service in services.iter().filter(|s| s.backends_serving == 1 && s.backends_total > 1) {
         warnings.push(Warning {
             subject: service.name.clone(),
-            message: "one backend is left: its failure takes the service down".into(),
+            message: "has one backend left: its failure takes the service down".into(),
             next: None,
         });
     }
