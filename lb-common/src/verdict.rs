@@ -90,10 +90,10 @@ counters! {
         DropFragment Drop "drop-fragment" "A fragment to a VIP: it has no ports to hash; lower the client's MTU or fix path MTU discovery."
         DropTtl Drop "drop-ttl" "TTL or hop limit used up before the backend: look for a routing loop."
         DropNoBackend Drop "drop-no-backend" "No backend of the service takes traffic: see `lb status`."
-        DropNoNextHop Drop "drop-no-next-hop" "The chosen backend's MAC address is not known: see NEXT HOP in `lb backend list`."
+        DropNoNextHop Drop "drop-no-next-hop" "The chosen backend's MAC address is not known: see `lb status`."
         DropNatNoConnection Drop "drop-nat-no-connection" "A TCP packet of a connection that `nat` does not know: it idled out, or began before the balancer."
         DropNatBackendDown Drop "drop-nat-backend-down" "A TCP packet of a `nat` connection whose backend is down: the client must reconnect."
-        DropNatNoPort Drop "drop-nat-no-port" "No free source port towards the backend: widen `nat_ports` or add `nat_addresses`."
+        DropNatNoPort Drop "drop-nat-no-port" "No free source port towards the backend: widen `nat_ports`."
         DropNatFull Drop "drop-nat-full" "The NAT table is full: raise `limits.nat_connections`."
         DropInternal Drop "drop-internal" "The maps contradict each other: please report it with `lb status -o json`."
     }

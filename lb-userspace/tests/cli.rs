@@ -147,7 +147,7 @@ fn what_works() {
         ("backend list -o json", "[]"),
         ("apply @/more.toml --dry-run", "web/web-02: address 10.0.0.12 → 10.0.0.22"),
         ("config", "address = \"10.0.0.12\", weight = 1"),
-        ("apply @/more.toml", "web/web-02: weight 1 → 3\nnow at revision 2"),
+        ("apply @/more.toml", "web/web-02: weight 1 → 3\nrevision 2"),
         ("apply @/more.toml", "nothing to change; revision 2"),
         (
             "backend add web/web-03 --address 10.0.0.13 --port 8080",
@@ -171,6 +171,7 @@ fn what_works() {
 fn what_is_refused_says_why_and_changes_nothing() {
     let lab = Lab::start();
     lab.file("bad.toml", &SAMPLE.replace("10.0.0.12", "10.0.0.11").replace("nat", "tunnel"));
+    lab.file("node.toml", &SAMPLE.replace("eth0", "eth1").replace("nat", "dsr"));
     lab.file("syntax.toml", "[node\n");
     lab.file("latin1.toml", "");
     std::fs::write(lab.directory.path().join("latin1.toml"), b"# caf\xe9\n").unwrap();
@@ -245,6 +246,9 @@ fn what_is_refused_says_why_and_changes_nothing() {
         (&format!("{add} 127.0.0.1"), 2, "loopback"),
         ("backend add web/web-01 --address 10.0.0.19", 1, "two backends named"),
         ("explain tcp 198.51.100.7:40000 192.0.2.10:80", 1, "no tables yet"),
+        ("reload", 1, "no file"),
+        ("apply @/node.toml --dry-run", 1, "[node] is fixed while the daemon runs"),
+        ("apply @/node.toml --dry-run", 1, "node: interfaces eth0 → eth1"),
         ("status --socket @/none.sock", 3, "is `lb run` running?"),
         ("status --socket @/bad.toml", 3, "is `lb run` running?"),
     ] {
@@ -265,7 +269,7 @@ fn errors_are_json_when_asked() {
         ("apply -o json @/bad.toml", 2, ErrorKind::Invalid),
         ("backend ready api/x -o json", 4, ErrorKind::NotFound),
         ("backend add web/web-01 --address 10.0.0.19 -o json", 1, ErrorKind::Conflict),
-        ("status -ojson --socket @/none.sock", 3, ErrorKind::Internal),
+        ("status -ojson --socket @/none.sock", 3, ErrorKind::Unreachable),
     ] {
         let output = lab.lb(line);
         assert_eq!(output.status.code(), Some(code), "{line}");

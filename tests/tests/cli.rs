@@ -78,21 +78,23 @@ fn what_works_is_said_in_text() {
             "apply @/more.toml --dry-run",
             "web/web-02: weight 1 → 3 not applied; still at revision 1",
         ),
-        ("apply @/more.toml", "web/web-02: weight 1 → 3 now at revision 2"),
+        ("apply @/more.toml", "web/web-02: weight 1 → 3 revision 2"),
         ("apply @/more.toml", "nothing to change; revision 2"),
-        ("backend weight web/web-01 4", "web/web-01: weight 1 → 4 now at revision 3"),
+        ("backend weight web/web-01 4", "web/web-01: weight 1 → 4 revision 3"),
         ("backend weight web/web-01 4", "nothing to change; revision 3"),
         (
             "backend add web/b --address 10.77.0.11 --port 8080",
             "web/b: added at 10.77.0.11, weight 1",
         ),
-        ("backend drain web/b --reason moving", "web/b: drained now at revision 4"),
+        ("backend drain web/b --reason moving", "revision 4"),
         ("backend drain web/b", "nothing to change"),
         ("status", "web/b is drained for 0s by uid 0 (\"moving\")"),
         ("backend ready web/b", "web/b: ready"),
         ("backend ready web/b", "nothing to change"),
-        ("backend remove web/b", "web/b: removed now at revision 5"),
+        ("backend remove web/b", "web/b: removed revision 5"),
+        ("reload", "nothing to change; revision 5"),
         ("explain tcp 198.51.100.7:40000 192.0.2.10:80", "goes to web/web-0"),
+        ("explain tcp 198.51.100.7:40000 192.0.2.10:80", "of 16381 belongs to web/web-0"),
         (
             "explain tcp 198.51.100.7:40000 192.0.2.10:80",
             "an existing flow gets drop-nat-no-connection",
@@ -141,10 +143,11 @@ fn what_works_is_said_in_json() {
         ("apply @/more.toml", "/revision", "2"),
         ("backend weight web/web-01 4", "/changes/0", "\"web/web-01: weight 1 → 4\""),
         ("backend add web/b --address 10.77.0.11 --port 8080", "/revision", "4"),
-        ("backend drain web/b --reason moving", "/changes/0", "\"web/b: drained\""),
+        ("backend drain web/b --reason moving", "/revision", "4"),
         ("backend list web", "/2/admin/reason", "\"moving\""),
         ("backend ready web/b", "/changes/0", "\"web/b: ready\""),
         ("backend remove web/b", "/revision", "5"),
+        ("reload", "/revision", "5"),
         (
             "backend remove web/web-01",
             "/warnings/0",
@@ -198,6 +201,7 @@ fn every_bad_input_is_refused_and_changes_nothing() {
     let long = "x".repeat(201);
     for (line, code, part) in [
         // 1: refused by the daemon.
+        ("apply @/node.toml --dry-run", 1, "[node] is fixed while the daemon runs"),
         ("apply @/node.toml", 1, "[node] is fixed while the daemon runs"),
         ("apply @/many.toml", 2, "raise it: [node] with limits = { servers = 16384 }"),
         (&format!("{add} 10.77.0.11"), 1, "twice"),
@@ -268,7 +272,7 @@ fn errors_are_json_on_stderr_when_asked() {
         ("backend add web/web-01 --address 10.77.0.19", 1, "conflict"),
         ("backend weight web/web-01 0", 2, "invalid"),
         ("apply @/none.toml", 2, "invalid"),
-        ("--socket @/none.sock status", 3, "internal"),
+        ("--socket @/none.sock status", 3, "unreachable"),
         ("backend ready web/gone", 4, "not-found"),
     ] {
         let output = scene.lb(&format!("{line} -o json"));

@@ -152,7 +152,7 @@ impl Client {
 
     fn unreachable(&self, message: &str) -> Failure {
         Failure::Unreachable(Error::new(
-            ErrorKind::Internal,
+            ErrorKind::Unreachable,
             message,
             "is `lb run` running? With another --socket, say the same here",
         ))
@@ -160,7 +160,7 @@ impl Client {
 
     fn broken(&self, message: &str) -> Failure {
         Failure::Unreachable(Error::new(
-            ErrorKind::Internal,
+            ErrorKind::Unreachable,
             format!("the daemon on {}: {message}", self.socket.display()),
             "is it the same version as this lb? See its log",
         ))

@@ -190,7 +190,7 @@ impl From<Error> for Failed {
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Conflict => StatusCode::CONFLICT,
             ErrorKind::Refused => StatusCode::FORBIDDEN,
-            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::Unreachable | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, error }
     }

@@ -85,7 +85,9 @@ pub(crate) enum Command {
     /// Replace the configuration in force by a file's
     ///
     /// The file is checked first, here and by the daemon; nothing changes unless all of it is
-    /// valid. Connections to backends that stay, stay. Survives a restart.
+    /// valid. `[node]` can't change while the daemon runs. In nat established connections stay; in
+    /// dsr backends that come, go or get another weight break those of the slots that change
+    /// owner. A backend that gets another address loses its own in both. Survives a restart.
     #[command(after_help = "Example:\n  lb apply lb.toml --dry-run && sudo lb apply lb.toml")]
     Apply {
         /// The whole configuration, as for `lb run`
@@ -94,6 +96,12 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Read the file of `lb run` again, as SIGHUP does
+    ///
+    /// The file's services become the configuration if the file was edited since it was last
+    /// taken; then it also wins over what `lb apply` and `lb backend` changed. A changed `[node]`
+    /// takes a restart. What becomes of connections: as for `lb apply`.
+    Reload,
     /// Check a configuration file: no root, no daemon, nothing is changed
     ///
     /// Says everything that is wrong at once, with line and column. Exit code 2 if anything is.
@@ -199,7 +207,8 @@ pub(crate) enum BackendCommand {
     },
     /// Add a backend: it takes its share of new connections once its probes pass
     ///
-    /// Some 1/N of new connections move to it; established ones stay. Survives a restart.
+    /// Some 1/N of new connections go to it. In nat established ones stay; in dsr those of the
+    /// slots that it takes over move to it, and break. Survives a restart.
     #[command(
         after_help = "Example:\n  sudo lb backend add web/web-03 --address 10.0.0.13 --weight 2"
     )]
@@ -218,15 +227,23 @@ pub(crate) enum BackendCommand {
         weight: u16,
     },
     /// Remove a backend at once; to let its connections finish, drain it first
+    ///
+    /// Drain it, wait for `idle_timeout` and until `lb status` shows no more flows, then remove it.
+    /// In nat its established connections stay until they end, drained or not; in dsr those that
+    /// are not recorded by a drain break, as do those of the few other slots that change owner.
+    /// Survives a restart.
     #[command(
-        after_help = "Example:\n  sudo lb backend drain web/web-02   # wait until it has no flows\n  sudo lb backend remove web/web-02"
+        after_help = "Example:\n  sudo lb backend drain web/web-02   # wait for idle_timeout, and until no flows are left\n  sudo lb backend remove web/web-02"
     )]
     Remove {
         /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
     },
-    /// Change a backend's relative share of new connections; established ones stay
+    /// Change a backend's relative share of new connections
+    ///
+    /// In nat established ones stay; in dsr those of the slots that change owner move, and break.
+    /// Survives a restart.
     Weight {
         /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]

@@ -9,7 +9,7 @@ use super::args::{BackendCommand, Command, ServiceCommand};
 use super::output::{Failed, is_terminal, print, print_json, warn};
 use super::text::{self, Since, WIDTH};
 use crate::api::{Client, Drain, Flow, NewBackend, NewWeight};
-use crate::config::{closest, diff, load, one_of, to_toml, warnings};
+use crate::config::{Config, closest, diff, load, one_of, to_toml, warnings};
 use crate::report::{Backend, Changed, Error, ErrorKind, Status};
 
 const WATCH: Duration = Duration::from_secs(1);
@@ -43,6 +43,7 @@ async fn answer(command: Command, client: &Client, json: bool) -> Result<(), Fai
         }
         Command::Backend(command) => backend(command, client, json).await,
         Command::Apply { file, dry_run } => apply(&file, dry_run, client, json).await,
+        Command::Reload => changed(&client.reload().await?, false, json),
         Command::Config => {
             let config = client.config().await?;
             show(json, &config, || to_toml(&config))
@@ -119,9 +120,22 @@ async fn apply(file: &Path, dry_run: bool, client: &Client, json: bool) -> Resul
         return changed(&client.apply(&config).await?, false, json);
     }
     let old = client.config().await?;
+    if old.node != config.node {
+        return Err(node_changed(&old, &config).into());
+    }
     let revision = client.status().await?.revision;
     let would = Changed { revision, changes: diff(&old, &config), warnings: warnings(&config) };
     changed(&would, true, json)
+}
+
+/// What the daemon would say, and which keys it is about.
+fn node_changed(old: &Config, new: &Config) -> Error {
+    let only_node = Config { node: new.node.clone(), ..old.clone() };
+    Error::new(
+        ErrorKind::Refused,
+        "[node] is fixed while the daemon runs: change it in the file and restart `lb run`",
+        diff(old, &only_node).join("; "),
+    )
 }
 
 fn changed(changed: &Changed, dry_run: bool, json: bool) -> Result<(), Failed> {

@@ -105,6 +105,7 @@ impl From<Error> for Failed {
         let code = match error.kind {
             ErrorKind::Invalid => BAD_INPUT,
             ErrorKind::NotFound => NOT_FOUND,
+            ErrorKind::Unreachable => UNREACHABLE,
             ErrorKind::Conflict | ErrorKind::Refused | ErrorKind::Internal => FAILED,
         };
         Self::Error { error, code }
@@ -114,8 +115,7 @@ impl From<Error> for Failed {
 impl From<Failure> for Failed {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Unreachable(error) => Self::Error { error, code: UNREACHABLE },
-            Failure::Refused(error) => error.into(),
+            Failure::Unreachable(error) | Failure::Refused(error) => error.into(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! daemon relies on that and checks nothing again. Order is the order of the file.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -168,6 +168,13 @@ impl Default for Limits {
 impl Service {
     /// The default `idle_timeout`.
     pub const IDLE: Duration = Duration::from_secs(300);
+
+    /// Where a backend of it is probed.
+    #[must_use]
+    pub fn probed_at(&self, backend: &Backend) -> SocketAddr {
+        let listen = self.listen.first().map_or(0, |frontend| frontend.port);
+        SocketAddr::new(backend.address, self.health.port.or(backend.port).unwrap_or(listen))
+    }
 }
 
 impl Health {
@@ -222,7 +229,7 @@ impl fmt::Display for Mode {
 
 impl fmt::Display for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let socket = std::net::SocketAddr::new(self.address, self.port);
+        let socket = SocketAddr::new(self.address, self.port);
         write!(f, "{socket}/{}", self.protocol)
     }
 }
@@ -258,7 +265,7 @@ impl std::str::FromStr for Frontend {
             "udp" => Protocol::Udp,
             other => return Err(format!("'{other}' is not a protocol: {wanted}")),
         };
-        let socket: std::net::SocketAddr = socket
+        let socket: SocketAddr = socket
             .parse()
             .map_err(|_| format!("'{socket}' is not an address and port: {wanted}"))?;
         Ok(Self { address: socket.ip(), port: socket.port(), protocol })

@@ -156,6 +156,16 @@ fn what_concerns_the_node() {
             "3:18 \"host\"",
             "not an IP address | names are not resolved",
         ),
+        (
+            "nat_addresses = [\"10.0.0.2\", \"fd00::2\", \"10.0.0.3\"]",
+            "3:41 \"10.0.0.3\"",
+            "second IPv4 address: NAT uses one | widen `nat_ports`",
+        ),
+        (
+            "nat_addresses = [\"fd00::2\", \"fd00::2\"]",
+            "3:29 \"fd00::2\"",
+            "second IPv6 address: NAT uses one | keep one",
+        ),
         ("nat_addresses = [\"10.0.0.11\"]", "8:42 \"10.0.0.11\"", "NAT source address | correct"),
         ("limits = { flows = 1 }", "3:20 1", "`flows` is out of bounds | use 1024 to"),
         ("limits = { flows = -1 }", "3:20 -1", "out of bounds | use"),
@@ -303,6 +313,24 @@ fn addresses_between_services() {
         &format!("{HEAD}{WEB}{ONE}{other}{ONE}"),
         &["12:42 \"10.0.0.11\" | mode dsr here and in mode nat in service 'web' | same mode"],
     );
+}
+
+#[test]
+fn replies_to_nat_are_no_clients_packets() {
+    let nat = |port: u16, mode: &str| {
+        let listen = format!("192.0.2.10:{port}");
+        let service = WEB.replace("192.0.2.10:80", &listen).replace("nat", mode);
+        format!("{HEAD}nat_addresses = [\"192.0.2.10\"]\n{service}{ONE}")
+    };
+    for port in [1024, 8080, 32_767] {
+        let expect = format!(
+            "7:11 \"192.0.2.10:{port}/tcp\" | where replies to NAT come in | outside of `nat_ports`"
+        );
+        check(&nat(port, "dsr"), &[&expect]);
+    }
+    for (port, mode) in [(1023, "dsr"), (32_768, "dsr"), (8080, "nat")] {
+        assert!(parse(&nat(port, mode), "lb.toml").is_ok(), "{port} {mode}");
+    }
 }
 
 #[test]

@@ -14,8 +14,8 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     if *config.node.nat_ports.end() >= FIRST_EPHEMERAL {
         warnings.push(format!(
-            "nat_ports reaches into {FIRST_EPHEMERAL}-60999, from which Linux takes its own: \
-             reserve yours in net.ipv4.ip_local_reserved_ports"
+            "nat_ports reaches into {FIRST_EPHEMERAL}-60999, from which Linux takes its own by \
+             default: `lb run` refuses to start unless net.ipv4.ip_local_port_range is narrowed"
         ));
     }
     for service in &config.services {
@@ -58,7 +58,7 @@ mod tests {
             (
                 "nat_ports = \"1024-40000\"\n",
                 format!("{web}{two}"),
-                Some("ip_local_reserved_ports"),
+                Some("ip_local_port_range is narrowed"),
             ),
             ("", format!("{web}{one}"), Some("web: a is its only backend")),
             ("", format!("{web}health = {{ none = true }}\n{two}"), Some("web: not probed")),

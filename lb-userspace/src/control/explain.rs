@@ -138,7 +138,7 @@ fn home(
     let (element, shift) = service.table.slot_at(slot);
     let Some(word) = view.slots(element) else { return };
     let row = service.table.first_row() + ((word >> shift) as u32 & service.table.slot_mask());
-    let home = name(running, row).unwrap_or_else(|| "a backend that is gone".into());
+    let home = full_name(running, row).unwrap_or_else(|| "a backend that is gone".into());
     let takes = running
         .backends
         .iter()
@@ -195,7 +195,7 @@ fn decide(
     }
     steps.push(match &picked {
         Ok(picked) => {
-            let name = name(running, picked.row).unwrap_or_else(|| "a retired backend".into());
+            let name = full_name(running, picked.row).unwrap_or_else(|| "a retired backend".into());
             format!("{what} goes to {name}")
         }
         Err(verdict) => format!("{what} gets {}: {}", verdict.name(), verdict.help()),
@@ -230,4 +230,9 @@ fn next_hop(answer: &mut Explanation, node: &Node, running: &Running, row: u32) 
 fn name(running: &Running, row: u32) -> Option<String> {
     let backend = running.backends.iter().find(|b| running.tables.row(b.index) == row)?;
     Some(backend.config.name.clone())
+}
+
+/// `SERVICE/NAME`, as commands take it.
+fn full_name(running: &Running, row: u32) -> Option<String> {
+    name(running, row).map(|name| format!("{}/{name}", running.config.name))
 }

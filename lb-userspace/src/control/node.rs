@@ -5,7 +5,7 @@
 //! than a few memory writes; what needs a grace period is set aside until [`Node::rested`].
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -321,7 +321,7 @@ impl Node {
         running.backends[b].config = config.clone();
         running.write_port(&self.arena, &running.backends[b])?;
         let key = running.backends[b].probe;
-        self.prober.update(key, probe_target(service, config), service.health.clone());
+        self.prober.update(key, service.probed_at(config), service.health.clone());
         Ok(())
     }
 
@@ -339,7 +339,7 @@ impl Node {
         let before = before.filter(|b| b.config.address == backend.address);
         let known = before.map_or(HealthState::Unknown, |b| b.health.state);
         let health = if is_probed(service) {
-            let target = probe_target(service, backend);
+            let target = service.probed_at(backend);
             self.prober.spawn(probe, target, service.health.clone(), known)
         } else {
             HealthSnapshot::initial(HealthState::Up, now)
@@ -412,11 +412,4 @@ fn continues(running: &Running, service: &model::Service) -> bool {
 fn probes_of(running: &Running) -> impl Iterator<Item = (u64, (String, String))> {
     let service = &running.config.name;
     running.backends.iter().map(|b| (b.probe, (service.clone(), b.config.name.clone())))
-}
-
-/// Where a backend is probed.
-fn probe_target(service: &model::Service, backend: &model::Backend) -> SocketAddr {
-    let listen = service.listen.first().map_or(0, |frontend| frontend.port);
-    let port = service.health.port.or(backend.port).unwrap_or(listen);
-    SocketAddr::new(backend.address, port)
 }

@@ -7,6 +7,7 @@ use lb_common::verdict::{Event, Kind, Verdict};
 
 use super::node::Node;
 use super::service::{Backend, Running};
+use crate::config::model::{self, Probe};
 use crate::dataplane::maps::LiveMaps;
 use crate::net::mac_text;
 use crate::report::{
@@ -33,7 +34,7 @@ pub fn status(node: &Node, about: &About<'_>) -> Status {
         revision: about.revision,
         uptime_ms: ms(about.started.elapsed()),
         interfaces: about.interfaces.to_vec(),
-        warnings: warnings(about, &services),
+        warnings: warnings(about, node, &services),
         services,
         counters,
     }
@@ -133,10 +134,11 @@ fn counters(maps: &LiveMaps) -> Counters {
 }
 
 /// Worst first: services without a backend, dead backends, unreachable ones, forgotten drains.
-fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
+fn warnings(about: &About<'_>, node: &Node, services: &[report::Service]) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for service in services.iter().filter(|s| s.backends_serving == 0) {
         let alive = |b: &report::Backend| b.state != report::BackendState::Down;
+        let drained = service.backends.iter().find(|b| alive(b) && b.admin != Admin::Ready);
         let message = match service.backends.iter().any(alive) {
             true => {
                 "has only draining backends: they get the new traffic too, as nothing else is left"
@@ -146,11 +148,15 @@ fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
         warnings.push(Warning {
             subject: service.name.clone(),
             message: message.into(),
-            next: Some(format!("lb backend list {}", service.name)),
+            next: drained.map(|b| format!("lb backend ready {}/{}", service.name, b.name)),
         });
     }
     let all = || services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b)));
-    for (service, backend) in all().filter(|(_, b)| b.health.state == HealthState::Down) {
+    let running = node.services.iter().flat_map(|r| r.backends.iter().map(move |b| (r, b)));
+    for ((service, backend), (running, configured)) in all().zip(running) {
+        if backend.health.state != HealthState::Down {
+            continue;
+        }
         let since = long_age(backend.health.since_ms);
         let reason = backend.health.last_failure.as_deref().unwrap_or("its probes fail");
         let found = backend.health.detection_ms.map_or(String::new(), |ms| {
@@ -159,7 +165,7 @@ fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
         warnings.push(Warning {
             subject: format!("{}/{}", service.name, backend.name),
             message: format!("is down for {since}: {reason}{found}"),
-            next: Some(format!("lb backend list {}", service.name)),
+            next: probe_by_hand(&running.config, &configured.config),
         });
     }
     for (service, backend) in all() {
@@ -175,7 +181,9 @@ fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
         let subject = format!("{}/{}", service.name, backend.name);
         let since = long_age(*since_ms);
         let reason = reason.as_ref().map_or(String::new(), |reason| format!(" (\"{reason}\")"));
-        let left = backend.flows.map_or(String::new(), |flows| format!(", {flows} flows left"));
+        let left = backend.flows.map_or(String::new(), |flows| {
+            format!(", {flows} {} left", if flows == 1 { "flow" } else { "flows" })
+        });
         let passes = match backend.health.state {
             HealthState::Up => "; its probes pass",
             HealthState::Unknown | HealthState::Down => "",
@@ -190,17 +198,41 @@ fn warnings(about: &About<'_>, services: &[report::Service]) -> Vec<Warning> {
         warnings.push(Warning {
             subject: interface.name.clone(),
             message: "runs in generic XDP mode, several times slower than native".into(),
-            next: Some(format!("cargo xtask doctor {}", interface.name)),
+            next: Some(format!("ethtool -i {}", interface.name)),
         });
     }
     for service in services.iter().filter(|s| s.backends_serving == 1 && s.backends_total > 1) {
         warnings.push(Warning {
             subject: service.name.clone(),
-            message: "one backend is left: its failure takes the service down".into(),
+            message: "has one backend left: its failure takes the service down".into(),
             next: None,
         });
     }
     warnings
+}
+
+/// The command that asks a backend what its probe asks.
+fn probe_by_hand(service: &model::Service, backend: &model::Backend) -> Option<String> {
+    let target = service.probed_at(backend);
+    match &service.health.probe {
+        Probe::None => None,
+        Probe::Tcp => Some(format!("nc -vz {} {}", target.ip(), target.port())),
+        Probe::Http { path, host, .. } => {
+            let host = host.as_ref().map_or(String::new(), |host| {
+                format!(" -H {}", shell_word(&format!("Host: {host}")))
+            });
+            Some(format!("curl -v{host} {}", shell_word(&format!("http://{target}{path}"))))
+        }
+    }
+}
+
+/// As one word to a shell.
+fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:._-%+,@".contains(&byte);
+    match text.bytes().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 /// Milliseconds since 1970.
@@ -211,4 +243,37 @@ pub fn epoch_ms() -> u64 {
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn a_probe_can_be_asked_by_hand() {
+        let http = "http = \"/healthz\"";
+        for (listen, health, address, expect) in [
+            ("192.0.2.10:80", http, "10.0.0.11", Some("curl -v http://10.0.0.11:80/healthz")),
+            ("[2001:db8::10]:80", http, "fd00::11", Some("curl -v 'http://[fd00::11]:80/healthz'")),
+            (
+                "192.0.2.10:80",
+                "http = \"/a?b='&c\", host = \"example.org\", port = 81",
+                "10.0.0.11",
+                Some("curl -v -H 'Host: example.org' 'http://10.0.0.11:81/a?b='\\''&c'"),
+            ),
+            ("192.0.2.10:443", "tcp = true", "10.0.0.11", Some("nc -vz 10.0.0.11 443")),
+            ("[2001:db8::10]:443", "tcp = true", "fd00::11", Some("nc -vz fd00::11 443")),
+            ("192.0.2.10:80", "none = true", "10.0.0.11", None),
+        ] {
+            let source = format!(
+                "[node]\ninterfaces = [\"eth0\"]\n[[service]]\nname = \"web\"\nmode = \"nat\"\n\
+                 listen = [\"{listen}/tcp\"]\nhealth = {{ {health} }}\n\
+                 backends = [{{ name = \"a\", address = \"{address}\" }}]\n"
+            );
+            let service = parse(&source, "lb.toml").unwrap().services.remove(0);
+            let asked = probe_by_hand(&service, &service.backends[0]);
+            assert_eq!(asked.as_deref(), expect);
+        }
+    }
 }

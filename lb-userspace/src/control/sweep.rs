@@ -139,7 +139,7 @@ pub fn nat(
         if entry.state & STATE_REPLY == 0 {
             found.expired += 1;
             if let Some(count) = found.rows.get_mut(&entry.row) {
-                *count -= 1;
+                *count = count.saturating_sub(1);
             }
         }
     }

@@ -133,8 +133,9 @@ fn explain(error: ProgramError, interface: &str, policy: XdpPolicy) -> anyhow::E
     let reason = chain(&error);
     match policy {
         XdpPolicy::Native => anyhow!(
-            "the driver of {interface} did not take the program natively ({reason}); see \
-             `cargo xtask doctor {interface}`, or allow the slower generic mode with `xdp = \"auto\"`"
+            "the driver of {interface} did not take the program natively ({reason}); see which \
+             driver that is with `ethtool -i {interface}`, or allow the slower generic mode with \
+             `xdp = \"auto\"`"
         ),
         _ => anyhow!(error).context(format!("cannot attach to {interface}")),
     }

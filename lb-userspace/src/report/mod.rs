@@ -188,7 +188,7 @@ pub struct Explanation {
 /// Every error of the API, and of `-o json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
-    /// `invalid`, `not-found`, `conflict`, `refused`, `internal`.
+    /// `invalid`, `not-found`, `conflict`, `refused`, `unreachable`, `internal`.
     pub kind: ErrorKind,
     pub message: String,
     /// What to do about it.
@@ -202,6 +202,8 @@ pub enum ErrorKind {
     NotFound,
     Conflict,
     Refused,
+    /// No daemon answered; never said by one.
+    Unreachable,
     Internal,
 }
 
@@ -278,7 +280,7 @@ pub(crate) fn sample() -> Status {
         warnings: vec![Warning {
             subject: "web/web-02".into(),
             message: "is down for 4m 12s: connection refused on 10.0.0.12:80".into(),
-            next: Some("lb backend list web".into()),
+            next: Some("curl -v http://10.0.0.12:80/healthz".into()),
         }],
         services: vec![Service {
             name: "web".into(),

@@ -17,7 +17,7 @@ use format::{safe_line, wrap};
 /// Wide enough for the tables, and for most terminals.
 pub(crate) const WIDTH: usize = 100;
 
-/// What was changed, and the revision that made.
+/// What was changed, and the revision in force: a drain makes no new one.
 pub(crate) fn changed(changed: &Changed, dry_run: bool) -> String {
     if changed.changes.is_empty() {
         return format!("nothing to change; revision {}\n", changed.revision);
@@ -26,7 +26,7 @@ pub(crate) fn changed(changed: &Changed, dry_run: bool) -> String {
     for change in &changed.changes {
         out.push_str(&wrap(change, "", "    ", WIDTH));
     }
-    let state = if dry_run { "not applied; still at revision" } else { "now at revision" };
+    let state = if dry_run { "not applied; still at revision" } else { "revision" };
     out.push_str(&format!("{state} {}\n", changed.revision));
     out
 }

@@ -9,7 +9,7 @@ use crate::report::{Admin, Status, sample};
 fn status_opens_with_what_is_wrong() {
     let expect = "\
 ! web/web-02 is down for 4m 12s: connection refused on 10.0.0.12:80
-    next: lb backend list web
+    next: curl -v http://10.0.0.12:80/healthz
 
 on eth0 (native XDP), revision 14, up 1h 2m, lb 0.1.0
 
@@ -116,7 +116,7 @@ fn changes_and_explanations() {
         changes: vec!["web/web-02: weight 1 → 2".into()],
         warnings: vec![],
     };
-    assert_eq!(changed(&answer, false), "web/web-02: weight 1 → 2\nnow at revision 15\n");
+    assert_eq!(changed(&answer, false), "web/web-02: weight 1 → 2\nrevision 15\n");
     assert!(changed(&answer, true).ends_with("not applied; still at revision 15\n"));
     answer.changes.clear();
     assert_eq!(changed(&answer, false), "nothing to change; revision 15\n");

@@ -11,7 +11,7 @@ pub(crate) fn check(config: &Config, gaps: &Gaps, problems: &mut Vec<Problem>) {
     names(config, gaps, problems);
     let vips = frontends(config, problems);
     servers(config, gaps, &vips, problems);
-    nat_addresses(config, problems);
+    nat_addresses(config, gaps, problems);
     sizes(config, problems);
 }
 
@@ -97,7 +97,7 @@ fn servers(
     }
 }
 
-fn nat_addresses(config: &Config, problems: &mut Vec<Problem>) {
+fn nat_addresses(config: &Config, gaps: &Gaps, problems: &mut Vec<Problem>) {
     let mut own = HashMap::new();
     for (i, address) in config.node.nat_addresses.iter().enumerate() {
         own.entry(*address).or_insert(Place::NatAddress(i));
@@ -108,6 +108,23 @@ fn nat_addresses(config: &Config, problems: &mut Vec<Problem>) {
                 let message = format!("{} is a NAT source address of this node", backend.address);
                 let hint = "a server can't be this node: correct one of the two";
                 let place = Place::BackendKey(s, b, "address");
+                problems.push(Problem::new(place, message, hint).with(*nat, "listed here"));
+            }
+        }
+        // In `nat` a packet's connection is looked up first, so a reply is known as one.
+        if service.mode != Mode::Dsr || gaps.contains(&Place::ServiceKey(s, "mode")) {
+            continue;
+        }
+        for (l, frontend) in service.listen.iter().enumerate() {
+            let Some(nat) = own.get(&frontend.address) else { continue };
+            if config.node.nat_ports.contains(&frontend.port) {
+                let message = format!(
+                    "{frontend} is where replies to NAT come in: they would be taken for clients' \
+                     packets"
+                );
+                let hint = "use an address that is not in `nat_addresses`, or a port outside of \
+                            `nat_ports`";
+                let place = Place::Listen(s, l);
                 problems.push(Problem::new(place, message, hint).with(*nat, "listed here"));
             }
         }

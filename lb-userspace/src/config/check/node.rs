@@ -64,18 +64,21 @@ fn nat(node: &Node, problems: &mut Vec<Problem>) {
         let message = format!("{} ports are too few: at least {MIN_NAT_PORTS}", end - start + 1);
         problems.push(Problem::new(Place::NatPorts, message, hint));
     }
-    let mut seen = HashMap::new();
+    let mut families = HashMap::new();
     for (i, address) in node.nat_addresses.iter().enumerate() {
         let place = Place::NatAddress(i);
         if let Some((what, hint)) = unusable(*address) {
             let message = format!("{address} is {what}: replies would never come back");
             problems.push(Problem::new(place, message, hint));
         }
-        if let Some(first) = seen.insert(*address, i) {
-            let message = format!("{address} is listed twice");
+        let first = *families.entry(address.is_ipv4()).or_insert(i);
+        if first != i {
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            let message = format!("{address} is the second {family} address: NAT uses one");
+            let hint = "keep one address for each family; for more connections widen `nat_ports`";
             problems.push(
-                Problem::new(place, message, "remove one of the two")
-                    .with(Place::NatAddress(first), "first listed here"),
+                Problem::new(place, message, hint)
+                    .with(Place::NatAddress(first), "the one that is used"),
             );
         }
     }
