@@ -361,3 +361,20 @@ fn a_frontends_port_may_be_among_the_ports_of_nat() {
         assert_eq!(maps.nat_entries().len(), 32);
     }
 }
+
+#[test]
+fn a_reused_port_forgets_the_last_connections_end() {
+    let maps = maps(1);
+    let mut there = tcp(2000, SYN);
+    go(&maps, &mut there).unwrap();
+    let (source, destination) = ends(&there);
+    let back = |flags| go(&maps, &mut frame(6, destination, source, flags)).unwrap();
+    back(SYN | ACK);
+    go(&maps, &mut tcp(2000, FIN)).unwrap();
+    back(FIN);
+    let closing = || maps.nat_entries().values().filter(|e| e.state & STATE_CLOSING != 0).count();
+    assert_eq!(closing(), 2);
+    go(&maps, &mut tcp(2000, SYN)).unwrap();
+    back(SYN | ACK);
+    assert_eq!(closing(), 0);
+}

@@ -413,3 +413,6 @@ fn probes_of(running: &Running) -> impl Iterator<Item = (u64, (String, String))>
     let service = &running.config.name;
     running.backends.iter().map(|b| (b.probe, (service.clone(), b.config.name.clone())))
 }
+
+#[cfg(test)]
+mod tests;
