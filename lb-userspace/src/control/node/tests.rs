@@ -319,7 +319,7 @@ fn a_hop_that_the_mode_cannot_use_is_a_problem() {
             match expect {
                 None => assert_eq!(said, None),
                 Some(expect) => {
-                    assert!(said.as_ref().is_some_and(|s| s.contains(expect)), "{said:?}")
+                    assert!(said.as_ref().is_some_and(|s| s.contains(expect)), "{said:?}");
                 }
             }
             let ifindex = world.node.arena.maps.servers.get(0).unwrap().ifindex;
