@@ -4,6 +4,7 @@
 //! `servers` write the maps. [`handle::Handle`] is the door for everybody else.
 
 pub mod admission;
+pub mod backend;
 pub mod explain;
 pub mod handle;
 pub mod health;

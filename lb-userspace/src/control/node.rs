@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::backend::{Backend, Drain, NewBackend};
 use super::health::{HealthSnapshot, HealthState};
 use super::servers::{Servers, address_key};
-use super::service::{Backend, Drain, NewBackend, Running, is_probed, key_of};
+use super::service::{Running, is_probed, key_of};
 use super::sweep::{FlowsFound, NatFound, Swept};
 use super::tables::{Arena, Discarded, Need};
 use crate::config::model::{self, Config, Mode};

@@ -11,51 +11,13 @@ use lb_common::abi::{MODE_DSR, MODE_NAT, Word};
 use lb_common::find_service::Service as Found;
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
+use super::backend::{Backend, Counted, NewBackend, want};
 use super::health::{HealthSnapshot, HealthState};
-use super::status::epoch_ms;
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, Member, ServiceTables};
 use crate::config::model::{self, Mode, Probe};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::services::Key;
-use crate::report;
-
-/// A backend as it runs.
-#[derive(Debug)]
-pub struct Backend {
-    pub config: model::Backend,
-    /// The probe's key; never used again after the backend is gone.
-    pub probe: u64,
-    pub index: u16,
-    pub server: u32,
-    generation: u32,
-    pub admission: Admission,
-    /// Its share of new flows where it takes any, as in its word.
-    level: u16,
-    pub drain: Option<Drain>,
-    pub health: HealthSnapshot,
-    /// First failing probe to the word written, of the last failure.
-    pub detection: Option<Duration>,
-    /// What its rows had counted before they were its own.
-    counted_before: Counted,
-}
-
-/// What was sent to a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    pub packets: u64,
-    pub bytes: u64,
-    pub new_flows: u64,
-}
-
-/// Why and by whom a backend is drained.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Drain {
-    pub reason: Option<String>,
-    pub actor: String,
-    /// Milliseconds since the epoch.
-    pub at_ms: u64,
-}
 
 /// A backend that left the configuration; its row rests until nothing points to it.
 #[derive(Clone, Copy, Debug)]
@@ -63,14 +25,6 @@ struct Retired {
     index: u16,
     server: u32,
     since: Instant,
-}
-
-impl Drain {
-    /// Whether connections from before it may be alive.
-    fn is_recent(&self, idle: Duration) -> bool {
-        let age = epoch_ms().saturating_sub(self.at_ms);
-        u128::from(age) < idle.as_millis()
-    }
 }
 
 /// A service as it runs.
@@ -90,19 +44,6 @@ pub struct Running {
     flows_as_of: Option<Instant>,
     /// When levels were last brought up to date.
     paced_at: Instant,
-}
-
-/// What a backend begins with.
-pub struct NewBackend {
-    pub config: model::Backend,
-    pub probe: u64,
-    pub server: u32,
-    pub drain: Option<Drain>,
-    pub health: HealthSnapshot,
-    /// What it took in a service that this one succeeds.
-    pub admission: Option<Admission>,
-    /// Takes no traffic before its first successful probe.
-    pub wait_for_health: bool,
 }
 
 impl Running {
@@ -179,7 +120,7 @@ impl Running {
         };
         backend.counted_before = self.rows_counted(&arena.maps, index);
         self.write_port(arena, &backend)?;
-        self.tables.set_word(&arena.maps, index, word(&backend))?;
+        self.tables.set_word(&arena.maps, index, backend.word())?;
         self.backends.push(backend);
         Ok(())
     }
@@ -296,7 +237,7 @@ impl Running {
     /// what it takes. Whether it did.
     pub fn steer(&mut self, arena: &mut Arena, at: usize, now: Instant) -> Result<bool> {
         let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
-        let Some(want) = want_of(backend) else { return Ok(false) };
+        let Some(want) = backend.want() else { return Ok(false) };
         let Some(step) = backend.admission.towards(want, now) else { return Ok(false) };
         if step.to == Phase::Down && self.config.mode == Mode::Dsr {
             // What is recorded to it stays void when it returns: the flows have moved.
@@ -332,7 +273,7 @@ impl Running {
             if std::mem::replace(&mut backend.level, level) != level
                 && backend.admission.phase() == Phase::Returning
             {
-                self.tables.set_word(&arena.maps, backend.index, word(backend))?;
+                self.tables.set_word(&arena.maps, backend.index, backend.word())?;
             }
         }
         Ok(())
@@ -436,7 +377,7 @@ impl Running {
             let homes: Vec<u16> = self.backends.iter().filter(away).map(|b| b.index).collect();
             self.tables.mark_homes(arena, &homes)?;
         }
-        self.tables.set_word(&arena.maps, index, word(&self.backends[at]))?;
+        self.tables.set_word(&arena.maps, index, self.backends[at].word())?;
         self.exceptions |= cover;
         self.note_exceptions();
         self.epoch += 1;
@@ -451,26 +392,6 @@ impl Running {
             spares = self.backends.iter().filter(serves).map(|b| b.index).collect();
         }
         self.tables.set_spares(&arena.maps, &spares)
-    }
-}
-
-impl Backend {
-    /// What the dataplane does with it, as users are told.
-    #[must_use]
-    pub fn state(&self) -> report::BackendState {
-        match self.admission.phase() {
-            Phase::Serving => report::BackendState::Serving,
-            Phase::Draining => report::BackendState::Draining,
-            Phase::Drained => report::BackendState::Drained,
-            Phase::Returning => report::BackendState::Returning,
-            Phase::Down => report::BackendState::Down,
-        }
-    }
-
-    /// Its word as it is in the maps.
-    #[must_use]
-    pub fn word(&self) -> Word {
-        word(self)
     }
 }
 
@@ -491,23 +412,4 @@ pub fn key_of(frontend: &model::Frontend) -> Key {
 #[must_use]
 pub fn is_probed(service: &model::Service) -> bool {
     service.health.probe != Probe::None
-}
-
-fn word(backend: &Backend) -> Word {
-    backend.admission.word(backend.server, backend.generation, backend.level)
-}
-
-fn want_of(backend: &Backend) -> Option<Want> {
-    let hard = backend.health.last_failure.as_ref().is_none_or(|last| last.failure.kind.is_hard());
-    want(backend.health.state, hard, backend.drain.is_some())
-}
-
-/// `None`: nothing is known that would move it.
-fn want(health: HealthState, hard: bool, drained: bool) -> Option<Want> {
-    match (health, drained) {
-        (HealthState::Down, _) if hard => Some(Want::Down),
-        (_, true) | (HealthState::Down, false) => Some(Want::Drain),
-        (HealthState::Up, false) => Some(Want::Serve),
-        (HealthState::Unknown, false) => None,
-    }
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lb_common::abi::Word;
 use lb_common::verdict::{Event, Kind, Verdict};
 
+use super::backend::Backend;
 use super::node::Node;
-use super::service::{Backend, Running};
+use super::service::Running;
 use crate::config::model::{self, Probe};
 use crate::dataplane::maps::LiveMaps;
 use crate::net::mac_text;

@@ -17,8 +17,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, to_toml};
+use crate::control::backend::Drain;
 use crate::control::node::Drains;
-use crate::control::service::Drain;
 
 /// Raised when the file's shape changes.
 const VERSION: u32 = 1;
