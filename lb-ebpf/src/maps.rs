@@ -189,7 +189,7 @@ pub(crate) fn count_verdict(verdict: Verdict) {
 #[inline(always)]
 pub(crate) fn log_drop(ctx: &XdpContext, verdict: Verdict) {
     if LOG_DROPS.load() != 0 {
-        aya_log_ebpf::warn!(ctx, "dropped: verdict {}", verdict as u32);
+        aya_log_ebpf::warn!(ctx, "dropped: {}", verdict.name());
     }
 }
 
