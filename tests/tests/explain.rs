@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ struct Scene {
     balancer: Balancer,
     mode: Mode,
     family: Family,
+    /// Where the clients' ports begin, by chance, and how many were used.
+    first_port: u64,
+    clients: AtomicU64,
     _echoes: Vec<UdpEcho>,
 }
 
@@ -62,7 +66,8 @@ impl Scene {
                 UdpEcho::start(&backend.namespace, &backend.name, &[address]).unwrap()
             })
             .collect();
-        Self { lab, balancer, mode, family, _echoes: echoes }
+        let (first_port, clients) = (random() >> 32, AtomicU64::new(0));
+        Self { lab, balancer, mode, family, first_port, clients, _echoes: echoes }
     }
 
     fn explain(&self, protocol: &str, client: SocketAddr, port: u16) -> Value {
@@ -135,10 +140,15 @@ impl Scene {
         Some(Seen { client, explained, went_to })
     }
 
+    /// A random client, never the same twice: a datagram from an earlier one's port would follow
+    /// its `nat` connection, to a backend that takes nothing new.
     fn random_client(&self, number: u64) -> SocketAddr {
-        let random = random();
-        let address = client_address(self.family, number % CLIENTS);
-        SocketAddr::new(address, 1024 + (random % (65_536 - 1024)) as u16)
+        const PORTS: u64 = 65_536 - 1024;
+        // Has no divisor in common with `PORTS`, so that no port comes again before all did.
+        const STEP: u64 = 48_271;
+        let turn = self.clients.fetch_add(1, Ordering::Relaxed);
+        let port = 1024 + (self.first_port + turn * STEP) % PORTS;
+        SocketAddr::new(client_address(self.family, number % CLIENTS), port as u16)
     }
 }
 

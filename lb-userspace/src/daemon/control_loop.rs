@@ -190,7 +190,9 @@ impl ControlLoop {
             ));
         };
         let config = config::load(path).map_err(|error| {
-            Error::new(ErrorKind::Invalid, error.to_string(), "mend the file and reload again")
+            let message =
+                format!("{} does not load; what runs stays as it is\n{error}", path.display());
+            Error::new(ErrorKind::Invalid, message, "mend the file and reload again")
         })?;
         let mut state = self.state.clone();
         let node = self.node.config.node.clone();
@@ -229,11 +231,12 @@ impl ControlLoop {
             return Ok(changed);
         }
         let what = if drain.is_some() { "draining" } else { "ready" };
+        let reason = drain.as_ref().and_then(|drain| drain.reason.clone());
         self.node.set_drain(service, &name, drain).map_err(|error| internal(&error))?;
         self.state = state;
         self.save(&mut changed);
         let subject = format!("{service}/{name}");
-        tracing::info!(%actor, backend = %subject, "{what}");
+        tracing::info!(%actor, backend = %subject, reason, "{what}");
         changed.changes.push(format!("{subject}: {what}"));
         let running = self.node.services.iter().find(|r| r.config.name == service);
         if running.is_some_and(|r| r.serving() == 0) {

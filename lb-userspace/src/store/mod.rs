@@ -195,12 +195,9 @@ impl State {
 
 fn lock(directory: &Path) -> Result<File> {
     let path = directory.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).with_context(
+        || format!("cannot open {} (`lb run` needs root: sudo lb run …)", path.display()),
+    )?;
     // SAFETY: a plain call on a descriptor we own.
     let locked = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
     if locked != 0 {
