@@ -22,8 +22,6 @@ pub const NAT_PORT_TRIES: u32 = 32;
 pub const BACKEND_BLOCK: u32 = 16;
 /// Spare backends listed per service.
 pub const SPARES: u32 = 16;
-/// Bytes in a `u64` element of the table arena.
-pub const TABLE_WORD: u32 = 8;
 
 /// Names of the maps in the object.
 pub mod map {

@@ -232,7 +232,9 @@ impl ControlLoop {
         }
         let what = if drain.is_some() { "draining" } else { "ready" };
         let reason = drain.as_ref().and_then(|drain| drain.reason.clone());
-        self.node.set_drain(service, &name, drain).map_err(|error| internal(&error))?;
+        self.node
+            .set_drain(service, &name, drain)
+            .map_err(|error| failed(ErrorKind::Internal, &error))?;
         self.state = state;
         self.save(&mut changed);
         let subject = format!("{service}/{name}");
@@ -250,7 +252,7 @@ impl ControlLoop {
 
     /// Makes a state the one in force: in the maps first, where it may be refused, then on disk.
     fn commit(&mut self, mut state: State, actor: &str) -> Result<Changed, Error> {
-        check_nat_ports(&state.config).map_err(|error| refused(&error))?;
+        check_nat_ports(&state.config).map_err(|error| failed(ErrorKind::Refused, &error))?;
         let changes = config::diff(&self.state.config, &state.config);
         state.forget_stale_drains();
         if let Err(error) = self.node.apply(&state.config, &state.drains(), false) {
@@ -259,7 +261,7 @@ impl ControlLoop {
             if let Err(error) = before {
                 tracing::error!(error = format!("{error:#}"), "the change could not be undone");
             }
-            return Err(refused(&error));
+            return Err(failed(ErrorKind::Refused, &error));
         }
         self.state = state;
         for change in &changes {
@@ -344,10 +346,6 @@ fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
 
-fn refused(error: &anyhow::Error) -> Error {
-    Error { kind: ErrorKind::Refused, message: format!("{error:#}"), hint: None }
-}
-
-fn internal(error: &anyhow::Error) -> Error {
-    Error { kind: ErrorKind::Internal, message: format!("{error:#}"), hint: None }
+fn failed(kind: ErrorKind, error: &anyhow::Error) -> Error {
+    Error { kind, message: format!("{error:#}"), hint: None }
 }
