@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// An IP address as four words of network-order bytes; IPv4 in the first.
 pub type Address = [u32; 4];
@@ -18,6 +18,8 @@ pub const WALK_STEPS: u32 = 32;
 pub const SERVICE_PROBES: u32 = 8;
 /// Source ports tried before a NAT connection is refused.
 pub const NAT_PORT_TRIES: u32 = 32;
+/// Arena elements of a cache line; tables begin at whole lines.
+pub const LINE: u32 = 8;
 /// Backend rows are handed out in blocks of this many.
 pub const BACKEND_BLOCK: u32 = 16;
 /// Spare backends listed per service.
@@ -49,27 +51,51 @@ pub mod map {
     pub const NEW_FLOWS: &str = "NEW_FLOWS";
     /// Verdicts and events, `u64`, row = processor × [`crate::verdict::ROW`].
     pub const COUNTERS: &str = "COUNTERS";
+    /// Interfaces frames may leave by: interface index → interface index, a hash of devices.
+    pub const DEVICES: &str = "DEVICES";
+    /// VIP prefixes: [`super::AddressKey`] → length of the prefix, longest match.
+    pub const PREFIXES: &str = "PREFIXES";
+    /// Allow lists and the block list: [`super::AddressKey`] → 1, longest match.
+    pub const SOURCES: &str = "SOURCES";
+    /// Rates of sources: [`super::RateKey`] → [`super::Bucket`], LRU.
+    pub const RATES: &str = "RATES";
+    /// Limits of one processor: [`super::Bucket`], row = processor × [`super::LIMITS`].
+    pub const BUCKETS: &str = "BUCKETS";
+    /// QUIC server ids: [`super::ServerIdKey`] → backend row.
+    pub const SERVER_IDS: &str = "SERVER_IDS";
 }
 
-/// One frontend, or the mark that an address is a VIP or a NAT address.
+/// One frontend, or what the node does with an address.
 ///
-/// The key word is written last when a record appears and first when it goes; [`Table`] is the
-/// only word that changes while the record is in use.
+/// The key word is written last when a record appears and first when it goes; [`Table`] changes
+/// by one store while the record is in use. The other words may change too, each by itself.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct ServiceRecord {
     /// [`service_key`], [`KEY_EMPTY`] or [`KEY_REMOVED`].
     pub key: u32,
-    /// Number of the service: its row of spares.
+    /// Number of the service: its row of spares, its allow list.
     pub service: u32,
-    /// The VIP.
+    /// The VIP, or the network address of a prefix.
     pub address: Address,
     /// Where the service's table is; see [`Table`].
     pub table: u64,
-    /// `MODE_*`, or `ADDRESS_*` bits in a record without port and protocol.
-    pub mode: u32,
-    /// Zero.
-    pub padding: [u32; 7],
+    /// `SERVICE_*` bits, or `ADDRESS_*` bits in a record of an address alone.
+    pub flags: u32,
+    /// `flow` UDP: until this second of the monotonic clock a datagram without an entry counts as
+    /// one of an existing flow.
+    pub udp_until: u32,
+    /// Largest TCP segment size a SYN may announce; 0 leaves it.
+    pub mss: u32,
+    /// QUIC: config id (3 bits) | length of the server id in bytes << 8.
+    pub quic: u32,
+    /// New flows per second that one source may open.
+    pub rate: u32,
+    /// And how many at once.
+    pub burst: u32,
+    /// In a record of an address alone: bit `n` says that there are TCP frontends whose ports
+    /// are a prefix of `n` bits ([`service_key`]), bit `16 + n` the same of UDP.
+    pub ports: u32,
 }
 const _: () = assert!(size_of::<ServiceRecord>() == 64);
 
@@ -77,33 +103,74 @@ const _: () = assert!(size_of::<ServiceRecord>() == 64);
 pub const KEY_EMPTY: u32 = 0;
 /// A record was here: a look-up goes on.
 pub const KEY_REMOVED: u32 = 1;
-/// Full NAT.
-pub const MODE_NAT: u32 = 0;
-/// Layer-2 direct server return.
-pub const MODE_DSR: u32 = 1;
-/// In a record without port and protocol, a bit: its address is a VIP.
-pub const ADDRESS_VIP: u32 = 16;
-/// In a record without port and protocol, a bit: NAT uses its address.
-pub const ADDRESS_NAT: u32 = 32;
+
+/// Connections may be in the NAT table: it is asked first.
+pub const SERVICE_NAT: u32 = 1;
+/// Hashed by the source address alone.
+pub const SERVICE_HASH_SOURCE: u32 = 1 << 1;
+/// Hashed by source and destination address.
+pub const SERVICE_HASH_ADDRESSES: u32 = 1 << 2;
+/// Datagrams of one 5-tuple are a flow that stays where it is.
+pub const SERVICE_UDP_FLOW: u32 = 1 << 3;
+/// Every flow is recorded, the classical way.
+pub const SERVICE_TRACK: u32 = 1 << 4;
+/// Only sources on the service's list may come.
+pub const SERVICE_ALLOW: u32 = 1 << 5;
+/// The block list is not empty.
+pub const SERVICE_BLOCK: u32 = 1 << 6;
+/// Sources are limited in new flows.
+pub const SERVICE_RATE: u32 = 1 << 7;
+/// UDP is QUIC, routed by connection id.
+pub const SERVICE_QUIC: u32 = 1 << 8;
+/// SYNs are clamped to `mss`.
+pub const SERVICE_MSS: u32 = 1 << 9;
+
+/// The address is a VIP.
+pub const ADDRESS_VIP: u32 = 1;
+/// NAT uses the address.
+pub const ADDRESS_NAT: u32 = 1 << 1;
+
+/// Bits of a port that a single-port frontend fixes.
+pub const PORT_EXACT: u32 = 16;
+/// In place of the port bits: the service that takes all fragments of an address and protocol.
+pub const PORT_FRAGMENTS: u32 = 17;
+/// In place of the address's own protocol byte, or-ed to it: the address is a prefix's network.
+pub const KEY_PREFIX: u8 = 0x80;
 
 /// The key word of a frontend: its port as in a packet, protocol and family (4 or 6).
 /// Port and protocol zero stand for the address alone.
 #[inline(always)]
 #[must_use]
 pub const fn service_key(port: u16, protocol: u8, family: u32) -> u32 {
-    (port as u32) << 16 | (protocol as u32) << 8 | family
+    port_key(port, PORT_EXACT, protocol, family)
+}
+
+/// The key word of a frontend of all ports (as in a packet) that share the first `bits` bits
+/// with this one, whose other bits are zero.
+///
+/// | bits | |
+/// | --- | --- |
+/// | 0–2 | family |
+/// | 3–7 | port bits that count, [`PORT_EXACT`], [`PORT_FRAGMENTS`] |
+/// | 8–15 | protocol, [`KEY_PREFIX`] |
+/// | 16–31 | port |
+#[inline(always)]
+#[must_use]
+pub const fn port_key(port: u16, bits: u32, protocol: u8, family: u32) -> u32 {
+    (port as u32) << 16 | (protocol as u32) << 8 | bits << 3 | family
 }
 
 /// A service's Maglev table in one word, so that all of it changes with one store.
 ///
 /// | bits | |
 /// | --- | --- |
-/// | 0–25 | where it begins in the arena, in `u64` elements |
+/// | 0–22 | where it begins in the arena, in cache lines of [`LINE`] `u64` elements |
+/// | 23 | it has a shadow: the element behind its slots is the shadow's table word |
 /// | 26–45 | `M`, its slots |
 /// | 46 | slots have 16 bits, else 8 |
 /// | 47 | some of its slots may be marked |
 /// | 48–63 | first backend row, in blocks of [`BACKEND_BLOCK`] |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Table(pub u64);
 
 impl Table {
@@ -118,7 +185,7 @@ impl Table {
     #[must_use]
     pub const fn new(base: u32, slots: u32, wide: bool, marked: bool, block: u32) -> Self {
         Self(
-            (base & (Self::MAX_BASE - 1)) as u64
+            ((base & (Self::MAX_BASE - 1)) / LINE) as u64
                 | ((slots & Self::MAX_SLOTS) as u64) << 26
                 | (wide as u64) << 46
                 | (marked as u64) << 47
@@ -130,7 +197,27 @@ impl Table {
     #[inline(always)]
     #[must_use]
     pub const fn base(self) -> u32 {
-        self.0 as u32 & (Self::MAX_BASE - 1)
+        (self.0 as u32 & (Self::MAX_BASE / LINE - 1)) * LINE
+    }
+
+    /// Whether slots have previous owners.
+    #[inline(always)]
+    #[must_use]
+    pub const fn shadowed(self) -> bool {
+        self.0 & 1 << 23 != 0
+    }
+
+    /// The same table, with or without a shadow.
+    #[must_use]
+    pub const fn with_shadowed(self, shadowed: bool) -> Self {
+        Self(self.0 & !(1 << 23) | (shadowed as u64) << 23)
+    }
+
+    /// The arena element that holds the shadow's table word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn shadow_at(self) -> u32 {
+        self.base() + Self::elements(self.slots(), self.wide())
     }
 
     /// `M`.
@@ -195,11 +282,15 @@ impl Table {
         (bit >> 6, bit & 63)
     }
 
-    /// Arena elements a table of so many slots takes: whole cache lines, so that marks of two
-    /// tables never share an element.
+    /// Arena elements the slots of a table take: whole cache lines, so that marks of two tables
+    /// never share an element.
+    #[inline(always)]
     #[must_use]
     pub const fn elements(slots: u32, wide: bool) -> u32 {
-        slots.div_ceil(if wide { 4 } else { 8 }).next_multiple_of(8)
+        {
+            let shift = 3 - wide as u32;
+            ((slots + (1 << shift) - 1) >> shift).next_multiple_of(LINE)
+        }
     }
 }
 
@@ -309,22 +400,47 @@ impl Word {
     }
 }
 
-/// A server: one cache line with all that sending to it takes.
+/// A server: one cache line with all that sending to it takes. An address reached in two ways is
+/// two servers.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Server {
     /// Destination and source MAC address, as at the start of a frame.
     pub ethernet: [u32; 3],
-    /// Interface it is reached by; 0 while the next hop is not known.
+    /// Interface it is reached by; 0 while the next hop is not known, or `IFINDEX_*`.
     pub ifindex: u32,
     /// Its address.
     pub address: Address,
-    /// Source address full NAT uses towards it.
-    pub nat_address: Address,
-    /// Zero.
-    pub padding: [u32; 4],
+    /// Source address that full NAT, or a tunnel, uses towards it.
+    pub source: Address,
+    /// `KIND_*`, how packets are sent to it.
+    pub kind: u32,
+    /// Largest IP packet that the way to it takes, in bytes, a tunnel's headers included.
+    pub mtu: u32,
+    /// 802.1Q tag its frames carry: the id; 0 for none.
+    pub vlan: u32,
+    /// Bits of the last word of `source` that a tunnel fills from the flow's hash, as in a packet.
+    pub entropy: u32,
 }
 const _: () = assert!(size_of::<Server>() == 64);
+
+/// Layer-2 direct server return.
+pub const KIND_DSR: u32 = 0;
+/// Full NAT.
+pub const KIND_NAT: u32 = 1;
+/// IP in IPv4.
+pub const KIND_IPIP4: u32 = 2;
+/// IP in IPv6.
+pub const KIND_IPIP6: u32 = 3;
+/// IP in UDP in IPv4 (GUE, variant 1).
+pub const KIND_GUE4: u32 = 4;
+/// IP in UDP in IPv6 (GUE, variant 1).
+pub const KIND_GUE6: u32 = 5;
+
+/// The server is behind the interface the packet came by: members of a bond.
+pub const IFINDEX_INGRESS: u32 = u32::MAX;
+/// The server is this host: packets pass to its kernel.
+pub const IFINDEX_LOCAL: u32 = u32::MAX - 1;
 
 /// A flow as it is seen on the wire.
 #[repr(C)]
@@ -415,8 +531,8 @@ pub struct NatEntry {
     pub last_seen: u32,
     /// `STATE_*` bits.
     pub state: u32,
-    /// Zero.
-    pub padding: u32,
+    /// 802.1Q tag of the client's packets, which replies carry, too: the id; 0 for none.
+    pub vlan: u32,
 }
 const _: () = assert!(size_of::<NatEntry>() == 72);
 
@@ -441,6 +557,78 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// Key of a longest-match map: bits that count, then list and address. The bits of the list
+/// always count: a prefix of an IPv4 address has 32 + its length.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct AddressKey {
+    /// Bits of what follows that count.
+    pub bits: u32,
+    /// [`list_word`].
+    pub list: u32,
+    /// The address.
+    pub address: Address,
+}
+const _: () = assert!(size_of::<AddressKey>() == 24);
+
+/// Number of the block list; allow lists have their service's number.
+pub const LIST_BLOCK: u32 = 0x00ff_ffff;
+
+/// Which list, and of which family (4 or 6): lists of a number share nothing.
+#[inline(always)]
+#[must_use]
+pub const fn list_word(number: u32, family: u32) -> u32 {
+    number << 8 | family
+}
+
+/// Whose rate it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct RateKey {
+    /// [`list_word`] of the service.
+    pub list: u32,
+    /// The source.
+    pub source: Address,
+}
+const _: () = assert!(size_of::<RateKey>() == 20);
+
+/// A token bucket: what is left, and since when it fills.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Bucket {
+    /// Thousandths of a token.
+    pub millitokens: u32,
+    /// Milliseconds of the monotonic clock, wrapping.
+    pub at_ms: u32,
+}
+const _: () = assert!(size_of::<Bucket>() == 8);
+
+/// Which server a QUIC connection id names.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct ServerIdKey {
+    /// The service's number.
+    pub service: u32,
+    /// Zero.
+    pub padding: u32,
+    /// The server id's bytes as they lie in the packet, then zeroes.
+    pub id: u64,
+}
+const _: () = assert!(size_of::<ServerIdKey>() == 16);
+
+/// What is limited on each processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Limit {
+    /// Flows recorded in the flow table.
+    FlowInsert,
+    /// ICMP errors made.
+    Icmp,
+}
+
+/// Buckets of one processor.
+pub const LIMITS: u32 = 2;
+
 /// What the daemon sets when it loads the program; constants from then on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -455,7 +643,34 @@ pub struct Settings {
     pub nat_port_first: u32,
     /// Source ports of NAT.
     pub nat_port_count: u32,
+    /// UDP port that servers take GUE on, host order.
+    pub gue_port: u32,
+    /// Flows recorded per second on one processor, at most.
+    pub flow_inserts: u32,
+    /// ICMP errors made per second on one processor, at most.
+    pub icmp_rate: u32,
+    /// Largest IP packet for clients, in bytes.
+    pub client_mtu: u32,
+    /// `FEATURE_*` bits: what is compiled in.
+    pub features: u32,
+    /// Zero.
+    pub padding: u32,
 }
+
+/// Services in mode `nat`.
+pub const FEATURE_NAT: u32 = 1;
+/// Tunnels to servers with IPv4 addresses.
+pub const FEATURE_TUNNEL4: u32 = 1 << 1;
+/// Tunnels to servers with IPv6 addresses.
+pub const FEATURE_TUNNEL6: u32 = 1 << 2;
+/// Prefixes as VIPs.
+pub const FEATURE_PREFIXES: u32 = 1 << 3;
+/// QUIC routed by connection id.
+pub const FEATURE_QUIC: u32 = 1 << 4;
+/// Allow lists, the block list, rate limits.
+pub const FEATURE_FILTERS: u32 = 1 << 5;
+/// All of them.
+pub const FEATURES_ALL: u32 = (1 << 6) - 1;
 
 #[cfg(feature = "user")]
 mod user {
@@ -465,6 +680,12 @@ mod user {
     unsafe impl aya::Pod for super::FlowEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::NatEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::RateKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Bucket {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ServerIdKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Settings {}
 }
@@ -477,10 +698,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_table_word_holds_its_parts(
-            base in 0..Table::MAX_BASE, slots in 0..=Table::MAX_SLOTS, wide: bool, marked: bool,
+            line in 0..Table::MAX_BASE / LINE, slots in 0..=Table::MAX_SLOTS, wide: bool, marked: bool,
             block in 0..Table::MAX_BLOCKS,
         ) {
+            let base = line * LINE;
             let table = Table::new(base, slots, wide, marked, block);
+            prop_assert!(!table.shadowed() && table.with_shadowed(true).shadowed());
+            prop_assert_eq!(table.with_shadowed(true).base(), base);
             prop_assert_eq!(table.base(), base);
             prop_assert_eq!(table.slots(), slots);
             prop_assert_eq!(table.wide(), wide);

@@ -7,15 +7,34 @@ use crate::abi::{Address, KEY_EMPTY, SERVICE_PROBES, ServiceRecord, Table, servi
 use crate::ip::{Flow, Ip};
 use crate::maps::Maps;
 
-/// What a packet needs to know of its service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a packet needs to know of its service: its record, read once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// Its Maglev table and backend rows.
     pub table: Table,
-    /// `MODE_*`.
-    pub mode: u32,
+    /// `SERVICE_*` bits.
+    pub flags: u32,
     /// Its number.
     pub number: u32,
+    /// As in [`ServiceRecord::udp_until`].
+    pub udp_until: u32,
+    /// As in [`ServiceRecord::mss`].
+    pub mss: u32,
+    /// As in [`ServiceRecord::quic`].
+    pub quic: u32,
+    /// As in [`ServiceRecord::rate`].
+    pub rate: u32,
+    /// As in [`ServiceRecord::burst`].
+    pub burst: u32,
+}
+
+impl Service {
+    /// Whether one of these `SERVICE_*` bits is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, flags: u32) -> bool {
+        self.flags & flags != 0
+    }
 }
 
 /// The service that listens on the flow's destination.
@@ -23,13 +42,27 @@ pub struct Service {
 pub fn find_service<I: Ip, M: Maps>(maps: &M, flow: &Flow) -> Option<Service> {
     let key = service_key(flow.destination_port(), flow.protocol(), I::FAMILY);
     let record = find::<I, M>(maps, &flow.key.destination, key)?;
-    Some(Service { table: Table(maps.table(record)), mode: record.mode, number: record.service })
+    Some(of_record(maps, record))
+}
+
+#[inline(always)]
+fn of_record<M: Maps>(maps: &M, record: &ServiceRecord) -> Service {
+    Service {
+        table: Table(maps.table(record)),
+        flags: record.flags,
+        number: record.service,
+        udp_until: record.udp_until,
+        mss: record.mss,
+        quic: record.quic,
+        rate: record.rate,
+        burst: record.burst,
+    }
 }
 
 /// What the node does with an address apart from any port: `ADDRESS_*` bits, zero for nothing.
 #[inline(always)]
 pub fn find_address<I: Ip, M: Maps>(maps: &M, address: &Address) -> u32 {
-    find::<I, M>(maps, address, service_key(0, 0, I::FAMILY)).map_or(0, |record| record.mode)
+    find::<I, M>(maps, address, service_key(0, 0, I::FAMILY)).map_or(0, |record| record.flags)
 }
 
 #[inline(always)]

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::ptr::NonNull;
 
 use crate::abi::{
-    ADDRESS_NAT, ADDRESS_VIP, Address, BACKEND_BLOCK, FlowEntry, FlowKey, KEY_EMPTY, NatEntry,
-    SPARES, Server, ServiceRecord, Settings, Table, Word, service_key,
+    ADDRESS_NAT, ADDRESS_VIP, Address, BACKEND_BLOCK, Bucket, FEATURES_ALL, FlowEntry, FlowKey,
+    KEY_EMPTY, KIND_DSR, KIND_NAT, Limit, NatEntry, RateKey, SERVICE_NAT, SPARES, Server,
+    ServerIdKey, ServiceRecord, Settings, Table, Word, service_key,
 };
 use crate::find_service::Service;
 use crate::ip::{Ip, V4, V6};
@@ -264,6 +265,32 @@ impl Maps for HostMaps {
     fn remove_nat(&self, key: &FlowKey) {
         let gone = self.nat.borrow_mut().remove(key);
         self.removed.borrow_mut().extend(gone);
+    }
+
+    fn vip_prefix(&self, _family: u32, _address: &Address) -> Option<u32> {
+        None
+    }
+
+    fn listed(&self, _list: u32, _family: u32, _source: &Address) -> bool {
+        false
+    }
+
+    fn rate(&self, _key: &RateKey) -> Option<Bucket> {
+        None
+    }
+
+    fn put_rate(&self, _key: &RateKey, _bucket: &Bucket) {}
+
+    fn server_id(&self, _key: &ServerIdKey) -> Option<u32> {
+        None
+    }
+
+    fn take(&self, _limit: Limit) -> bool {
+        true
+    }
+
+    fn now_ms(&self) -> u32 {
+        self.now.get().wrapping_mul(1000)
     }
 
     fn now(&self) -> u32 {

@@ -24,8 +24,12 @@ pub mod ether_type {
     pub const QINQ: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
 }
 
-const TCP: u8 = IpProto::Tcp as u8;
-const UDP: u8 = IpProto::Udp as u8;
+/// TCP.
+pub const TCP: u8 = IpProto::Tcp as u8;
+/// UDP.
+pub const UDP: u8 = IpProto::Udp as u8;
+const ICMP: u8 = IpProto::Icmp as u8;
+const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -39,6 +43,8 @@ pub struct Flow {
     pub key: FlowKey,
     /// TCP flags; zero for UDP.
     pub tcp_flags: u8,
+    /// Bytes of the IP packet, its header included.
+    pub length: u32,
 }
 
 impl Flow {
@@ -97,6 +103,11 @@ impl Flow {
 pub enum Odd {
     /// There is not even a destination.
     Unaddressed,
+    /// ICMP of this family, whole, to this address.
+    Icmp(Address),
+    /// A fragment of a TCP segment or a UDP datagram, the first one included. Its key has no
+    /// ports.
+    Fragment(FlowKey, u32),
     /// What it gets if this is a VIP.
     Addressed(Address, Verdict),
 }
@@ -142,23 +153,42 @@ impl Ip for V4 {
         let destination = [ip.word32::<30>(), 0, 0, 0];
         let odd = |verdict| Err(Odd::Addressed(destination, verdict));
         let protocol = ip.u8::<23>();
-        if protocol != TCP && protocol != UDP {
+        if protocol != TCP && protocol != UDP && protocol != ICMP {
             return odd(Verdict::PassNoService);
         }
         if version_length != 0x45 {
             let short = version_length & 15 < 5;
-            return odd(if short { Verdict::DropMalformed } else { Verdict::DropOptions });
+            return odd(match protocol {
+                // A ping with a recorded route is the kernel's.
+                ICMP => Verdict::PassNoService,
+                _ if short => Verdict::DropMalformed,
+                _ => Verdict::DropOptions,
+            });
         }
         // More fragments, or an offset (RFC 791, section 3.1).
-        if ip.be16::<20>() & 0x3fff != 0 {
-            return odd(Verdict::DropFragment);
+        let fragment = ip.be16::<20>() & 0x3fff != 0;
+        if fragment && protocol == ICMP {
+            return odd(Verdict::PassNoService);
         }
         let length = usize::from(ip.be16::<16>());
-        if length < 20 + least(protocol) {
+        let least = if fragment { 1 } else { least(protocol) };
+        if length < 20 + least {
             return odd(Verdict::DropMalformed);
         }
         if length + 14 > packet.len() {
             return odd(Verdict::DropTruncated);
+        }
+        if protocol == ICMP {
+            return Err(Odd::Icmp(destination));
+        }
+        let key = FlowKey {
+            source: [ip.word32::<26>(), 0, 0, 0],
+            destination,
+            ports: 0,
+            kind: FlowKey::kind_of(Self::FAMILY, protocol),
+        };
+        if fragment {
+            return Err(Odd::Fragment(key, length as u32));
         }
         let Some(udp) = packet.head::<42>() else { return odd(Verdict::DropTruncated) };
         let tcp_flags = if protocol == TCP {
@@ -167,15 +197,8 @@ impl Ip for V4 {
         } else {
             0
         };
-        Ok(Flow {
-            key: FlowKey {
-                source: [ip.word32::<26>(), 0, 0, 0],
-                destination,
-                ports: udp.word32::<34>(),
-                kind: FlowKey::kind_of(Self::FAMILY, protocol),
-            },
-            tcp_flags,
-        })
+        let key = FlowKey { ports: udp.word32::<34>(), ..key };
+        Ok(Flow { key, tcp_flags, length: length as u32 })
     }
 
     #[inline(always)]
@@ -206,8 +229,8 @@ impl Ip for V6 {
         let destination = ip.words::<38>();
         let odd = |verdict| Err(Odd::Addressed(destination, verdict));
         let protocol = ip.u8::<20>();
-        if protocol != TCP && protocol != UDP {
-            return odd(not_tcp_or_udp(packet, protocol));
+        if protocol != TCP && protocol != UDP && protocol != ICMP6 && protocol != FRAGMENT {
+            return odd(not_tcp_or_udp(protocol));
         }
         let length = usize::from(ip.be16::<18>());
         if length < least(protocol) {
@@ -216,6 +239,25 @@ impl Ip for V6 {
         if length + 54 > packet.len() {
             return odd(Verdict::DropTruncated);
         }
+        if protocol == ICMP6 {
+            return Err(Odd::Icmp(destination));
+        }
+        let key = FlowKey {
+            source: ip.words::<22>(),
+            destination,
+            ports: 0,
+            kind: FlowKey::kind_of(Self::FAMILY, protocol),
+        };
+        if protocol == FRAGMENT {
+            let Some(fragment) = packet.head::<62>() else { return odd(Verdict::DropTruncated) };
+            return match fragment.u8::<54>() {
+                inner @ (TCP | UDP) => {
+                    let kind = FlowKey::kind_of(Self::FAMILY, inner);
+                    Err(Odd::Fragment(FlowKey { kind, ..key }, length as u32 + 40))
+                }
+                next => odd(not_tcp_or_udp(next)),
+            };
+        }
         let Some(udp) = packet.head::<62>() else { return odd(Verdict::DropTruncated) };
         let tcp_flags = if protocol == TCP {
             let Some(tcp) = packet.head::<74>() else { return odd(Verdict::DropTruncated) };
@@ -223,15 +265,8 @@ impl Ip for V6 {
         } else {
             0
         };
-        Ok(Flow {
-            key: FlowKey {
-                source: ip.words::<22>(),
-                destination,
-                ports: udp.word32::<54>(),
-                kind: FlowKey::kind_of(Self::FAMILY, protocol),
-            },
-            tcp_flags,
-        })
+        let key = FlowKey { ports: udp.word32::<54>(), ..key };
+        Ok(Flow { key, tcp_flags, length: length as u32 + 40 })
     }
 
     #[inline(always)]
@@ -251,24 +286,22 @@ impl Ip for V6 {
     }
 }
 
-/// Extension headers may hide TCP or UDP (RFC 8200, section 4); a fragment of anything else is
-/// the kernel's, so that large pings to a VIP work.
+/// RFC 8200, section 4.5.
+const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+
+/// Extension headers may hide TCP or UDP (RFC 8200, section 4); anything else is the kernel's,
+/// fragments of it included, so that large pings to a VIP work.
 #[inline(always)]
-fn not_tcp_or_udp(packet: Packet<'_>, next_header: u8) -> Verdict {
+const fn not_tcp_or_udp(next_header: u8) -> Verdict {
     const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
     const ROUTING: u8 = IpProto::Ipv6Route as u8;
-    const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
     const AUTHENTICATION: u8 = IpProto::Ah as u8;
     const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
     const MOBILITY: u8 = 135;
     match next_header {
-        FRAGMENT => match packet.head::<55>().map(|fragment| fragment.u8::<54>()) {
-            Some(TCP | UDP | HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION) | None => {
-                Verdict::DropFragment
-            }
-            Some(_) => Verdict::PassNoService,
-        },
-        HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION | MOBILITY => Verdict::DropExtension,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY => {
+            Verdict::DropExtension
+        }
         _ => Verdict::PassNoService,
     }
 }

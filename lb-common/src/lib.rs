@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod checksum;
 pub mod find_service;
+pub mod frame;
 pub mod hash;
 #[cfg(test)]
 mod host;
@@ -19,7 +20,6 @@ pub mod maps;
 pub mod nat;
 pub mod packet;
 pub mod path;
-
 pub mod pick;
 pub mod rewrite;
 pub mod verdict;

@@ -7,7 +7,10 @@
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use crate::abi::{FlowEntry, FlowKey, NatEntry, Server, ServiceRecord, Settings, Word};
+use crate::abi::{
+    Address, Bucket, FlowEntry, FlowKey, Limit, NatEntry, RateKey, Server, ServerIdKey,
+    ServiceRecord, Settings, Word,
+};
 use crate::verdict::Event;
 
 /// Why a NAT entry was not made.
@@ -62,12 +65,13 @@ impl NatSlot<'_> {
 
     /// Changes where the client is.
     #[inline(always)]
-    pub fn relocate(self, ethernet: &[u32; 3], ifindex: u32) {
+    pub fn relocate(self, ethernet: &[u32; 3], ifindex: u32, vlan: u32) {
         let at = self.at.as_ptr();
         // SAFETY: writable (`new`).
         unsafe {
             (&raw mut (*at).ethernet).write_volatile(*ethernet);
             (&raw mut (*at).ifindex).write_volatile(ifindex);
+            (&raw mut (*at).vlan).write_volatile(vlan);
         }
     }
 }
@@ -107,6 +111,20 @@ pub trait Maps {
     /// Forgets an entry.
     fn remove_nat(&self, key: &FlowKey);
 
+    /// Length in bits of the longest VIP prefix that holds an address; `None` if none does.
+    fn vip_prefix(&self, family: u32, address: &Address) -> Option<u32>;
+    /// Whether a source is on a list: of a service's number, or [`crate::abi::LIST_BLOCK`].
+    fn listed(&self, list: u32, family: u32, source: &Address) -> bool;
+    /// A source's bucket.
+    fn rate(&self, key: &RateKey) -> Option<Bucket>;
+    /// Writes a source's bucket; where there is no room nothing is limited.
+    fn put_rate(&self, key: &RateKey, bucket: &Bucket);
+    /// The backend row of a QUIC server id.
+    fn server_id(&self, key: &ServerIdKey) -> Option<u32>;
+    /// Takes a token of this processor's limit; whether there was one.
+    fn take(&self, limit: Limit) -> bool;
+    /// Milliseconds of the monotonic clock, wrapping.
+    fn now_ms(&self) -> u32;
     /// Seconds of the monotonic clock.
     fn now(&self) -> u32;
     /// Counts a packet of so many bytes sent to a backend row.

@@ -78,8 +78,11 @@ macro_rules! counters {
 counters! {
     verdicts {
         NatReply Send "nat-reply" "A backend's reply, translated back and sent to the client."
+        EchoReply Send "echo-reply" "A ping to a VIP, answered here."
+        TooBigSent Send "too-big-sent" "Larger than the way to its backend takes: its sender was told the size that fits."
+        TimeExceededSent Send "time-exceeded-sent" "TTL or hop limit used up before the backend: its sender was told (traceroute, or a routing loop)."
         PassNotIp Pass "pass-not-ip" "Neither IPv4 nor IPv6 (ARP, LLDP and the like): the kernel's."
-        PassVlan Pass "pass-vlan" "Carries a VLAN tag: tagged frames are not balanced; attach where frames are untagged."
+        PassVlan Pass "pass-vlan" "Carries two VLAN tags: the kernel's."
         PassBadHeader Pass "pass-bad-header" "Too short for the IP header its type promises, or of another version: left to the kernel to refuse."
         PassNotVip Pass "pass-not-vip" "Addressed to no VIP: the kernel's."
         PassNoService Pass "pass-no-service" "To a VIP, but to a port or protocol no service listens on: the kernel's."
@@ -88,18 +91,29 @@ counters! {
         DropOptions Drop "drop-options" "To a VIP, with IPv4 options: no client needs them, and they would slip past port matching."
         DropExtension Drop "drop-extension" "To a VIP, with IPv6 extension headers before TCP or UDP: not supported."
         DropFragment Drop "drop-fragment" "A fragment to a VIP: it has no ports to hash; lower the client's MTU or fix path MTU discovery."
-        DropTtl Drop "drop-ttl" "TTL or hop limit used up before the backend: look for a routing loop."
+        DropBlocked Drop "drop-blocked" "From a source on the block list: see `lb block list`."
+        DropNotAllowed Drop "drop-not-allowed" "From a source that is not on the service's `allow` list."
+        DropRate Drop "drop-rate" "A new flow of a source that opens more than the service's `rate_limit`."
+        DropTtl Drop "drop-ttl" "TTL or hop limit used up before the backend, and its sender could not be told (`icmp_rate`): look for a routing loop."
+        DropTooBig Drop "drop-too-big" "Larger than the way to its backend takes, and its sender could not be told (`icmp_rate`)."
+        DropIcmpNoFlow Drop "drop-icmp-no-flow" "An ICMP error to a VIP that quotes no flow of a service: a late answer, or forged."
         DropNoBackend Drop "drop-no-backend" "No backend of the service takes traffic: see `lb status`."
         DropNoNextHop Drop "drop-no-next-hop" "The chosen backend's MAC address is not known: see `lb status`."
         DropNatNoConnection Drop "drop-nat-no-connection" "A TCP packet of a connection that `nat` does not know: it idled out, or began before the balancer."
         DropNatBackendDown Drop "drop-nat-backend-down" "A TCP packet of a `nat` connection whose backend is down: the client must reconnect."
         DropNatNoPort Drop "drop-nat-no-port" "No free source port towards the backend: widen `nat_ports`."
         DropNatFull Drop "drop-nat-full" "The NAT table is full: raise `limits.nat_connections`."
+        PassDecapsulated Pass "pass-decapsulated" "Taken out of its tunnel and given to the kernel (`lb decap`)."
+        PassNoTunnel Pass "pass-no-tunnel" "Not in a tunnel: the kernel's (`lb decap`)."
+        DropTunnelSource Drop "drop-tunnel-source" "In a tunnel from a source that is not allowed: see `lb decap --from`."
+        DropTunnelInner Drop "drop-tunnel-inner" "In a tunnel, but what it holds is no IP packet of the type promised."
+        DropTunnelEcn Drop "drop-tunnel-ecn" "Marked as congested on its way through the tunnel, while its sender does not understand the mark (RFC 6040)."
         DropInternal Drop "drop-internal" "The maps contradict each other: please report it with `lb status -o json`."
     }
     events {
         FlowLookup "flow-lookup" "Looked a flow up in the flow table (only while a change is fresh)."
         FlowInsert "flow-insert" "Recorded a flow in the flow table."
+        FlowInsertLimited "flow-insert-limited" "Did not record a flow, as there were more than `flow_inserts` in this second; it went where a later packet would go too."
         FlowInsertFailed "flow-insert-failed" "Could not record a flow; it went where a later packet would go too."
         FlowVoid "flow-void" "Found a recorded flow whose backend is gone, and chose again."
         Rehash "rehash" "Walked on through the table: the home slot's backend does not take everything, or the slot is marked."
@@ -108,14 +122,18 @@ counters! {
         NatInsert "nat-insert" "Opened a NAT connection."
         NatPortTaken "nat-port-taken" "Found a source port taken and tried the next."
         NatVoid "nat-void" "Closed a NAT connection whose backend is gone, and opened a new one."
+        Quoted "quoted" "An ICMP error, sent to the backend of the flow it quotes."
+        QuicServerId "quic-server-id" "Routed a datagram by the server id in its QUIC connection id."
+        MssClamped "mss-clamped" "Lowered the segment size that a SYN announces."
+        IcmpLimited "icmp-limited" "Did not make an ICMP error, as there were more than `icmp_rate` in this second."
         NatHopLearned "nat-hop-learned" "A client's packets came by another MAC address; its replies now go there."
     }
 }
 
 /// Counters in one processor's row: verdicts from 0, events from [`EVENT_BASE`].
-pub const ROW: u32 = 64;
+pub const ROW: u32 = 128;
 /// The first event's place in the row.
-pub const EVENT_BASE: u32 = 32;
+pub const EVENT_BASE: u32 = 64;
 
 const _: () = assert!(Verdict::ALL.len() <= EVENT_BASE as usize);
 const _: () = assert!(Event::ALL.len() <= (ROW - EVENT_BASE) as usize);

@@ -12,7 +12,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap};
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
-    FlowEntry, FlowKey, NatEntry, Server, ServiceRecord, Settings, Traffic, Word,
+    Address, Bucket, FEATURES_ALL, FlowEntry, FlowKey, Limit, NatEntry, RateKey, Server,
+    ServerIdKey, ServiceRecord, Settings, Traffic, Word,
 };
 use lb_common::maps::{Maps, NatSlot, NotInserted};
 use lb_common::verdict::{EVENT_BASE, Event, ROW, Verdict};
@@ -36,7 +37,7 @@ static TRAFFIC: Array<Traffic> = Array::with_max_entries(8, BPF_F_MMAPABLE);
 #[map]
 static NEW_FLOWS: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);
 #[map]
-static COUNTERS: Array<u64> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+static COUNTERS: Array<u64> = Array::with_max_entries(ROW, BPF_F_MMAPABLE);
 #[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(8, 0);
 #[map]
@@ -50,6 +51,12 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     backend_rows: 8,
     nat_port_first: 1024,
     nat_port_count: 1,
+    gue_port: 6080,
+    flow_inserts: 1,
+    icmp_rate: 1,
+    client_mtu: 1500,
+    features: FEATURES_ALL,
+    padding: 0,
 });
 
 /// Whether drops are written to the log: rare, for a person who looks for one.
@@ -148,6 +155,40 @@ impl Maps for KernelMaps {
     #[inline(always)]
     fn remove_nat(&self, key: &FlowKey) {
         let _ = NAT.remove(key);
+    }
+
+    #[inline(always)]
+    fn vip_prefix(&self, _family: u32, _address: &Address) -> Option<u32> {
+        None
+    }
+
+    #[inline(always)]
+    fn listed(&self, _list: u32, _family: u32, _source: &Address) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn rate(&self, _key: &RateKey) -> Option<Bucket> {
+        None
+    }
+
+    #[inline(always)]
+    fn put_rate(&self, _key: &RateKey, _bucket: &Bucket) {}
+
+    #[inline(always)]
+    fn server_id(&self, _key: &ServerIdKey) -> Option<u32> {
+        None
+    }
+
+    #[inline(always)]
+    fn take(&self, _limit: Limit) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn now_ms(&self) -> u32 {
+        // SAFETY: a plain helper call.
+        (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000) as u32
     }
 
     #[inline(always)]

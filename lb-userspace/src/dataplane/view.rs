@@ -5,7 +5,10 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
-use lb_common::abi::{FlowEntry, FlowKey, NatEntry, Server, ServiceRecord, Settings, Word};
+use lb_common::abi::{
+    Address, Bucket, FlowEntry, FlowKey, Limit, NatEntry, RateKey, Server, ServerIdKey,
+    ServiceRecord, Settings, Word,
+};
 use lb_common::maps::{Maps, NatSlot, NotInserted};
 use lb_common::verdict::Event;
 
@@ -130,6 +133,32 @@ impl Maps for View<'_> {
     fn remove_nat(&self, key: &FlowKey) {
         let gone = self.nat.borrow_mut().insert(*key, None);
         self.removed.borrow_mut().extend(gone.flatten());
+    }
+
+    fn vip_prefix(&self, _family: u32, _address: &Address) -> Option<u32> {
+        None
+    }
+
+    fn listed(&self, _list: u32, _family: u32, _source: &Address) -> bool {
+        false
+    }
+
+    fn rate(&self, _key: &RateKey) -> Option<Bucket> {
+        None
+    }
+
+    fn put_rate(&self, _key: &RateKey, _bucket: &Bucket) {}
+
+    fn server_id(&self, _key: &ServerIdKey) -> Option<u32> {
+        None
+    }
+
+    fn take(&self, _limit: Limit) -> bool {
+        true
+    }
+
+    fn now_ms(&self) -> u32 {
+        self.now.wrapping_mul(1000)
     }
 
     fn now(&self) -> u32 {
