@@ -96,6 +96,8 @@ pub struct ServiceRecord {
     /// In a record of an address alone: bit `n` says that there are TCP frontends whose ports
     /// are a prefix of `n` bits ([`service_key`]), bit `16 + n` the same of UDP.
     pub ports: u32,
+    /// Zero.
+    pub padding: u32,
 }
 const _: () = assert!(size_of::<ServiceRecord>() == 64);
 

@@ -5,6 +5,8 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
+use bytemuck::Zeroable;
+
 use crate::abi::{
     ADDRESS_NAT, ADDRESS_VIP, Address, BACKEND_BLOCK, Bucket, FEATURES_ALL, FlowEntry, FlowKey,
     KEY_EMPTY, KIND_DSR, KIND_NAT, Limit, NatEntry, RateKey, SERVICE_NAT, SPARES, Server,
@@ -77,8 +79,14 @@ impl HostMaps {
                 backend_rows: rows as u32,
                 nat_port_first: 2000,
                 nat_port_count: 1000,
+                gue_port: 6080,
+                flow_inserts: 1000,
+                icmp_rate: 1000,
+                client_mtu: 1500,
+                features: FEATURES_ALL,
+                padding: 0,
             },
-            services: vec![bytemuck::Zeroable::zeroed(); 64],
+            services: vec![ServiceRecord::zeroed(); 64],
             marks: vec![0; tables.len() / 8],
             tables,
             words,
@@ -98,8 +106,9 @@ impl HostMaps {
     }
 
     /// The service whose table these maps hold.
-    pub(crate) fn service(&self, marked: bool, mode: u32) -> Service {
-        Service { table: Table::new(0, SLOTS, false, marked, BLOCK), mode, number: 0 }
+    pub(crate) fn service(&self, marked: bool, flags: u32) -> Service {
+        let table = Table::new(0, SLOTS, false, marked, BLOCK);
+        Service { table, flags, ..Service::default() }
     }
 
     /// Adds a record; `port` in host order. False if all places of the search are taken.
@@ -109,7 +118,7 @@ impl HostMaps {
         address: Address,
         port: u16,
         protocol: u8,
-        mode: u32,
+        flags: u32,
     ) -> bool {
         let key = service_key(port.to_be(), protocol, family);
         let start = if family == 4 {
@@ -117,8 +126,8 @@ impl HostMaps {
         } else {
             V6::service_hash(self.settings.seed, &address, key)
         };
-        let table = self.service(false, mode).table.0;
-        let record = ServiceRecord { key, service: 0, address, table, mode, padding: [0; 7] };
+        let table = self.service(false, flags).table.0;
+        let record = ServiceRecord { key, address, table, flags, ..ServiceRecord::zeroed() };
         let places = (0..crate::abi::SERVICE_PROBES)
             .map(|probe| (start.wrapping_add(probe) & self.settings.service_mask) as usize);
         for place in places {
@@ -131,19 +140,21 @@ impl HostMaps {
     }
 
     /// A frontend, its VIP, and the NAT address of its family.
-    pub(crate) fn add_frontend(&mut self, family: u32, port: u16, protocol: u8, mode: u32) {
+    pub(crate) fn add_frontend(&mut self, family: u32, port: u16, protocol: u8, flags: u32) {
+        let kind = if flags & SERVICE_NAT != 0 { KIND_NAT } else { KIND_DSR };
+        self.servers.iter_mut().for_each(|server| server.kind = kind);
         let (vip, nat) = if family == 4 { (VIP4, NAT4) } else { (VIP6, NAT6) };
-        assert!(self.add_record(family, vip, port, protocol, mode));
+        assert!(self.add_record(family, vip, port, protocol, flags));
         assert!(self.add_record(family, vip, 0, 0, ADDRESS_VIP));
         assert!(self.add_record(family, nat, 0, 0, ADDRESS_NAT));
     }
 
     /// NAT towards all servers uses this address, which is a VIP, too.
     pub(crate) fn nat_from_vip4(&mut self) {
-        self.servers.iter_mut().for_each(|server| server.nat_address = VIP4);
+        self.servers.iter_mut().for_each(|server| server.source = VIP4);
         for record in &mut self.services {
-            if record.address == VIP4 && record.mode == ADDRESS_VIP {
-                record.mode = ADDRESS_VIP | ADDRESS_NAT;
+            if record.address == VIP4 && record.key == service_key(0, 0, 4) {
+                record.flags = ADDRESS_VIP | ADDRESS_NAT;
             }
         }
     }
@@ -185,8 +196,11 @@ fn server(i: u32) -> Server {
         ],
         ifindex: 10 + i,
         address: [u32::from_ne_bytes([10, 0, 0, at]), 0, 0, 0],
-        nat_address: NAT4,
-        padding: [0; 4],
+        source: NAT4,
+        kind: KIND_DSR,
+        mtu: 1500,
+        vlan: 0,
+        entropy: 0,
     }
 }
 

@@ -48,6 +48,27 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// In place of TCP flags: not the flow's own packet but an ICMP error about it, or a fragment.
+    /// Its way is the flow's; it opens nothing and leaves nothing behind. (No TCP packet has
+    /// these flags alone: ECE and CWR.)
+    pub const ASIDE: u8 = 0xc0;
+
+    /// Whether it is no packet of the flow itself, or one that may be forged: a reset's sequence
+    /// number was checked by nobody. Such packets follow entries, but neither make nor refresh
+    /// them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn leaves_no_trace(&self) -> bool {
+        self.tcp_flags == Self::ASIDE || self.resets()
+    }
+
+    /// Whether it is a TCP connection's first segment.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_syn(&self) -> bool {
+        self.is_tcp() && self.opens()
+    }
+
     /// Whether it is TCP.
     #[inline(always)]
     #[must_use]
@@ -66,7 +87,7 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn opens(&self) -> bool {
-        !self.is_tcp() || self.tcp_flags & (SYN | ACK) == SYN
+        self.tcp_flags & (SYN | ACK) == SYN || (!self.is_tcp() && self.tcp_flags == 0)
     }
 
     /// Whether its direction of a TCP connection begins with it: a SYN, or a SYN with ACK.

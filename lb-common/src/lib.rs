@@ -22,4 +22,5 @@ pub mod packet;
 pub mod path;
 pub mod pick;
 pub mod rewrite;
+pub mod rules;
 pub mod verdict;

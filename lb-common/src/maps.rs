@@ -11,6 +11,7 @@ use crate::abi::{
     Address, Bucket, FlowEntry, FlowKey, Limit, NatEntry, RateKey, Server, ServerIdKey,
     ServiceRecord, Settings, Word,
 };
+use crate::rules::Rules;
 use crate::verdict::Event;
 
 /// Why a NAT entry was not made.
@@ -78,6 +79,9 @@ impl NatSlot<'_> {
 
 /// The maps of one program. Array reads return `None` past the end.
 pub trait Maps {
+    /// The rules of flow affinity that are kept: all, but in the simulator.
+    const RULES: Rules = Rules::ALL;
+
     /// The constants set at load.
     fn settings(&self) -> Settings;
     /// An element of the service table.

@@ -15,65 +15,72 @@ use crate::abi::{
     FlowKey, NAT_PORT_TRIES, NatEntry, STATE_CLOSING, STATE_REPLY, STATE_USED, Server,
     TOUCH_SECONDS, WALK_STEPS, join_ports, split_ports,
 };
-use crate::find_service::Service;
 use crate::hash::{fast_range, step};
 use crate::ip::Flow;
 use crate::maps::{Maps, NatSlot, NotInserted};
 use crate::packet::Packet;
-use crate::path::Sent;
-use crate::pick::{Picked, pick_new};
+use crate::path::{Arrival, Sent};
+use crate::pick::Picked;
 use crate::rewrite::{Translate, Translation, ethernet, frame_ethernet, swap_ethernet};
 use crate::verdict::{Event, Verdict};
 
-/// Translates a client's packet and addresses it to its backend. `Ok(None)`: it is no client's
-/// but a backend's, by the entry it has; a VIP may be a NAT address, too, and a frontend's port
-/// among those that NAT hands out.
+/// What the NAT table says of a client's packet.
+#[derive(Clone, Copy, Debug)]
+pub enum Known<'m> {
+    /// It belongs to this connection.
+    Connection(NatSlot<'m>),
+    /// It is no client's but a backend's: a VIP may be a NAT address, too, and a frontend's port
+    /// among those that NAT hands out.
+    Reply,
+    /// Its connection's backend is gone.
+    Void,
+    /// Nothing.
+    Nothing,
+}
+
+/// Looks a client's packet up.
+#[inline(always)]
+pub fn known<'m, M: Maps>(maps: &'m M, flow: &Flow) -> Known<'m> {
+    maps.count(Event::NatLookup);
+    let Some(slot) = maps.nat(&flow.key) else { return Known::Nothing };
+    if is_usable(maps, flow, slot.entry()) {
+        return Known::Connection(slot);
+    }
+    if slot.entry().state & STATE_REPLY != 0 { Known::Reply } else { Known::Void }
+}
+
+/// Opens a connection for a packet without one, and finds its entry.
+#[inline(always)]
+pub fn opened<'m, M: Maps>(
+    maps: &'m M,
+    packet: Packet<'_>,
+    flow: &Flow,
+    hash: u64,
+    to: Picked,
+    arrival: Arrival,
+) -> Result<NatSlot<'m>, Verdict> {
+    let frame = frame_ethernet(packet).ok_or(Verdict::DropInternal)?;
+    open(maps, &Opening { flow, hash, to, frame, arrival })?;
+    maps.nat(&flow.key).ok_or(Verdict::DropInternal)
+}
+
+/// Translates a client's packet and addresses it to its backend.
 #[inline(always)]
 pub fn forward<I: Translate, M: Maps>(
     maps: &M,
     packet: Packet<'_>,
-    service: &Service,
+    slot: NatSlot<'_>,
+    server: &Server,
     flow: &Flow,
-    ingress: u32,
-) -> Result<Option<Sent>, Verdict> {
-    let hops = I::hops(packet).ok_or(Verdict::DropInternal)?;
-    if hops <= 1 {
-        return Err(Verdict::DropTtl);
-    }
+    arrival: Arrival,
+) -> Result<Sent, Verdict> {
     let frame = frame_ethernet(packet).ok_or(Verdict::DropInternal)?;
-    maps.count(Event::NatLookup);
-    let known = maps.nat(&flow.key).filter(|slot| is_usable(maps, flow, slot.entry()));
-    let slot = match known {
-        Some(slot) => slot,
-        None => {
-            let unusable = maps.nat(&flow.key);
-            if unusable.is_some_and(|slot| slot.entry().state & STATE_REPLY != 0) {
-                return Ok(None);
-            }
-            if !flow.opens() {
-                return Err(match unusable {
-                    Some(_) => Verdict::DropNatBackendDown,
-                    None => Verdict::DropNatNoConnection,
-                });
-            }
-            let hash = I::hash(maps.settings().seed, &flow.key);
-            let to = pick_new(maps, service, hash)?;
-            open(maps, &Opening { flow, hash, to, frame, ingress })?;
-            maps.nat(&flow.key).ok_or(Verdict::DropInternal)?
-        }
-    };
     let entry = slot.entry();
-    let word = maps.word(entry.row).ok_or(Verdict::DropInternal)?;
-    let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
-    let ifindex = server.ifindex;
-    if ifindex == 0 {
-        return Err(Verdict::DropNoNextHop);
-    }
-    follow_client(maps, slot, flow, &frame, ingress);
+    follow_client(maps, slot, flow, &frame, arrival);
     touch(maps, slot, flow);
     translate::<I>(packet, flow, entry)?;
     ethernet(packet, &server.ethernet).ok_or(Verdict::DropInternal)?;
-    Ok(Some(Sent { ifindex, row: entry.row }))
+    Ok(Sent { ifindex: server.ifindex, row: entry.row, vlan: server.vlan })
 }
 
 /// Whether a packet to a NAT address is to a port that NAT hands out; the host's own traffic is
@@ -86,26 +93,26 @@ pub fn may_be_reply<M: Maps>(maps: &M, flow: &Flow) -> bool {
 }
 
 /// Translates a backend's packet back, if it belongs to a connection, and says which interface
-/// it leaves by. `Ok(None)`: it belongs to none.
+/// it leaves by.
 #[inline(always)]
-pub fn reply<I: Translate, M: Maps>(
+pub fn back<I: Translate, M: Maps>(
     maps: &M,
     packet: Packet<'_>,
+    slot: NatSlot<'_>,
     flow: &Flow,
-) -> Result<Option<u32>, Verdict> {
-    maps.count(Event::NatLookup);
-    let Some(slot) = maps.nat(&flow.key) else { return Ok(None) };
+) -> Result<Sent, Verdict> {
     let entry = slot.entry();
-    if entry.state & STATE_REPLY == 0 {
-        return Ok(None);
-    }
-    if I::hops(packet).ok_or(Verdict::DropInternal)? <= 1 {
-        return Err(Verdict::DropTtl);
-    }
     touch(maps, slot, flow);
     translate::<I>(packet, flow, entry)?;
     ethernet(packet, &entry.ethernet).ok_or(Verdict::DropInternal)?;
-    Ok(Some(entry.ifindex))
+    Ok(Sent { ifindex: entry.ifindex, row: Sent::TO_CLIENT, vlan: entry.vlan })
+}
+
+/// The connection that a backend's packet belongs to, if any.
+#[inline(always)]
+pub fn known_reply<'m, M: Maps>(maps: &'m M, flow: &Flow) -> Option<NatSlot<'m>> {
+    maps.count(Event::NatLookup);
+    maps.nat(&flow.key).filter(|slot| slot.entry().state & STATE_REPLY != 0)
 }
 
 /// The key of a connection's other entry: what this entry makes of a packet, seen from there.
@@ -134,7 +141,7 @@ pub fn is_usable<M: Maps>(maps: &M, flow: &Flow, entry: &NatEntry) -> bool {
     if !word.serving() || word.generation() != entry.generation || entry.state & STATE_REPLY != 0 {
         return false;
     }
-    let anew = flow.is_tcp() && flow.opens();
+    let anew = flow.is_syn();
     let finished = entry.state & STATE_CLOSING != 0;
     !(anew && (word.retired() || (word.admit() == 0 && finished)))
 }
@@ -146,18 +153,18 @@ fn follow_client<M: Maps>(
     slot: NatSlot<'_>,
     flow: &Flow,
     frame: &[u32; 3],
-    ingress: u32,
+    arrival: Arrival,
 ) {
     let entry = slot.entry();
     let known = &entry.ethernet;
     let same_hop = (frame[0] ^ known[0]) | (frame[1] ^ known[1]) | (frame[2] ^ known[2]) == 0;
-    if same_hop && entry.ifindex == ingress {
+    if same_hop && entry.ifindex == arrival.ifindex && entry.vlan == arrival.vlan {
         return;
     }
     maps.count(Event::NatHopLearned);
-    slot.relocate(frame, ingress);
+    slot.relocate(frame, arrival.ifindex, arrival.vlan);
     if let Some(reply) = maps.nat(&other_key(entry, flow.key.kind)) {
-        reply.relocate(&swap_ethernet(frame), ingress);
+        reply.relocate(&swap_ethernet(frame), arrival.ifindex, arrival.vlan);
     }
 }
 
@@ -183,11 +190,11 @@ struct Opening<'a> {
     to: Picked,
     /// MAC addresses of the client's frame.
     frame: [u32; 3],
-    ingress: u32,
+    arrival: Arrival,
 }
 
 /// Opens a connection: allocates a port and makes both entries. A function of its own in the
-/// program. Verifier: with `pick_new` inside, "combined stack size of 3 calls is 592. Too large".
+/// program. Verifier: with the pick inside, "combined stack size of 3 calls is 592. Too large".
 #[inline(never)]
 fn open<M: Maps>(maps: &M, opening: &Opening<'_>) -> Result<(), Verdict> {
     let key = &opening.flow.key;
@@ -204,23 +211,20 @@ fn open<M: Maps>(maps: &M, opening: &Opening<'_>) -> Result<(), Verdict> {
     }
     let Picked { row, word } = opening.to;
     let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
-    if server.ifindex == 0 {
-        return Err(Verdict::DropNoNextHop);
-    }
     let mut entry = NatEntry {
         source: key.destination,
         destination: key.source,
         ports: key.ports.rotate_left(16),
         row,
         ethernet: swap_ethernet(&opening.frame),
-        ifindex: opening.ingress,
+        ifindex: opening.arrival.ifindex,
         generation: word.generation(),
         last_seen: maps.now(),
         state: STATE_REPLY,
-        padding: 0,
+        vlan: opening.arrival.vlan,
     };
     let ports = allocate(maps, opening, server, &entry)?;
-    entry.source = server.nat_address;
+    entry.source = server.source;
     entry.destination = server.address;
     entry.ports = ports;
     entry.ethernet = opening.frame;
@@ -258,7 +262,7 @@ fn allocate<M: Maps>(
     };
     let mut key = FlowKey {
         source: server.address,
-        destination: server.nat_address,
+        destination: server.source,
         ports: 0,
         kind: opening.flow.key.kind,
     };

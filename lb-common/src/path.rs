@@ -3,23 +3,38 @@
 //! Every step answers "go on" or the packet's [`Verdict`]. What runs here runs in the kernel,
 //! under `lb explain`, and in the tests, on the same bytes.
 
-use crate::abi::{ADDRESS_NAT, ADDRESS_VIP, Address, MODE_DSR};
+use crate::abi::{
+    ADDRESS_NAT, ADDRESS_VIP, Address, FEATURE_NAT, FEATURE_QUIC, FlowKey, IFINDEX_INGRESS,
+    IFINDEX_LOCAL, KIND_DSR, KIND_NAT, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES,
+    SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, Server,
+};
 use crate::find_service::{Service, find_address, find_service};
+use crate::frame::Frame;
 use crate::ip::{Flow, Odd, V4, V6, ether_type};
 use crate::maps::Maps;
-use crate::nat;
-use crate::packet::Packet;
-use crate::pick::pick;
+use crate::nat::{self, Known};
+use crate::pick::{Picked, pick};
 use crate::rewrite::{Translate, ethernet};
 use crate::verdict::Verdict;
+
+/// Where a frame came from: its interface, and the VLAN tag it bore (the id; 0 for none).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// Interface index.
+    pub ifindex: u32,
+    /// VLAN id.
+    pub vlan: u32,
+}
 
 /// A packet rewritten and ready to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// The interface it leaves by.
+    /// The interface it leaves by; [`IFINDEX_LOCAL`]: it stays, for this host's kernel.
     pub ifindex: u32,
     /// The backend row it goes to; [`Sent::TO_CLIENT`] for a reply.
     pub row: u32,
+    /// The VLAN tag it is to bear: the id; 0 for none.
+    pub vlan: u32,
 }
 
 impl Sent {
@@ -29,76 +44,161 @@ impl Sent {
 
 /// Takes a frame that arrived on interface `ingress` through the whole path.
 ///
-/// Counts backends and events; the caller counts the verdict, [`Verdict::NatReply`] included.
+/// Counts backends and events; the caller counts the verdict, [`Verdict::NatReply`] included. A
+/// verdict of kind `Send` is an answer to the sender, which leaves where the packet came.
 #[inline(always)]
-pub fn run<M: Maps>(maps: &M, packet: Packet<'_>, ingress: u32) -> Result<Sent, Verdict> {
-    let Some(frame) = packet.head::<14>() else { return Err(Verdict::PassBadHeader) };
-    match frame.be16::<12>() {
-        ether_type::IPV4 => balance::<V4, M>(maps, packet, ingress),
-        ether_type::IPV6 => balance::<V6, M>(maps, packet, ingress),
+pub fn run<M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> Result<Sent, Verdict> {
+    let Some(head) = frame.packet().head::<14>() else { return Err(Verdict::PassBadHeader) };
+    let arrival = Arrival { ifindex: ingress, vlan: 0 };
+    match head.be16::<12>() {
+        ether_type::IPV4 => balance::<V4, M, F>(maps, frame, arrival),
+        ether_type::IPV6 => balance::<V6, M, F>(maps, frame, arrival),
         ether_type::VLAN | ether_type::QINQ => Err(Verdict::PassVlan),
         _ => Err(Verdict::PassNotIp),
     }
 }
 
 #[inline(always)]
-fn balance<I: Translate, M: Maps>(
+fn balance<I: Translate, M: Maps, F: Frame>(
     maps: &M,
-    packet: Packet<'_>,
-    ingress: u32,
+    frame: &mut F,
+    arrival: Arrival,
 ) -> Result<Sent, Verdict> {
-    let flow = match I::decode(packet) {
+    let flow = match I::decode(frame.packet()) {
         Ok(flow) => flow,
         Err(Odd::Unaddressed) => return Err(Verdict::PassBadHeader),
         Err(Odd::Addressed(to, verdict)) => return Err(if_vip::<I, M>(maps, &to, verdict)),
-    };
-    let sent = match find_service::<I, M>(maps, &flow) {
-        Some(service) if service.mode == MODE_DSR => {
-            Some(direct::<I, M>(maps, packet, &service, &flow)?)
+        Err(Odd::Icmp(to)) => return Err(if_vip::<I, M>(maps, &to, Verdict::PassNoService)),
+        Err(Odd::Fragment(key, _)) => {
+            return Err(if_vip::<I, M>(maps, &key.destination, Verdict::DropFragment));
         }
-        Some(service) => nat::forward::<I, M>(maps, packet, &service, &flow, ingress)?,
-        None => None,
     };
-    let Some(sent) = sent else {
-        return not_for_a_service::<I, M>(maps, packet, &flow);
+    let Some(service) = find_service::<I, M>(maps, &flow) else {
+        return not_for_a_service::<I, M, F>(maps, frame, &flow);
     };
-    maps.count_sent(sent.row, packet.len() as u64);
+    let bytes = frame.packet().len() as u64;
+    let Some(sent) = serve::<I, M, F>(maps, frame, &service, &flow, arrival)? else {
+        return not_for_a_service::<I, M, F>(maps, frame, &flow);
+    };
+    maps.count_sent(sent.row, bytes);
     Ok(sent)
 }
 
-/// Layer-2 direct server return: the packet as it came, to the backend's MAC address.
+/// Sends a client's packet to a backend of its service. `Ok(None)`: it is no client's.
 #[inline(always)]
-fn direct<I: Translate, M: Maps>(
+fn serve<I: Translate, M: Maps, F: Frame>(
     maps: &M,
-    packet: Packet<'_>,
+    frame: &mut F,
     service: &Service,
     flow: &Flow,
-) -> Result<Sent, Verdict> {
-    let hash = I::hash(maps.settings().seed, &flow.key);
+    arrival: Arrival,
+) -> Result<Option<Sent>, Verdict> {
+    let has_nat = maps.settings().features & FEATURE_NAT != 0 && service.is(SERVICE_NAT);
+    let mut void = false;
+    if has_nat {
+        match nat::known(maps, flow) {
+            Known::Connection(slot) => {
+                let word = maps.word(slot.entry().row).ok_or(Verdict::DropInternal)?;
+                let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
+                may_go::<I, M, F>(maps, frame, server, flow)?;
+                return nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival)
+                    .map(Some);
+            }
+            Known::Reply => return Ok(None),
+            Known::Void => void = true,
+            Known::Nothing => {}
+        }
+    }
+    let hash = hash_of::<I, M>(maps, service, flow);
     let picked = pick(maps, service, flow, hash)?;
     let server = maps.server(picked.word.server()).ok_or(Verdict::DropInternal)?;
+    if has_nat && server.kind == KIND_NAT {
+        if !flow.opens() {
+            return Err(match void {
+                true => Verdict::DropNatBackendDown,
+                false => Verdict::DropNatNoConnection,
+            });
+        }
+        may_go::<I, M, F>(maps, frame, server, flow)?;
+        let slot = nat::opened(maps, frame.packet(), flow, hash, picked, arrival)?;
+        return nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival).map(Some);
+    }
+    if flow.is_syn() {
+        maps.count_new(picked.row);
+    }
+    direct::<I, M, F>(maps, frame, picked, server, flow).map(Some)
+}
+
+/// The hash that decides on a flow's backend, by the service's policy.
+#[inline(always)]
+fn hash_of<I: Translate, M: Maps>(maps: &M, service: &Service, flow: &Flow) -> u64 {
+    let seed = maps.settings().seed;
+    if !service.is(SERVICE_HASH_SOURCE | SERVICE_HASH_ADDRESSES) {
+        return I::hash(seed, &flow.key);
+    }
+    let destination =
+        if service.is(SERVICE_HASH_ADDRESSES) { flow.key.destination } else { [0; 4] };
+    I::hash(seed, &FlowKey { destination, ports: 0, kind: I::FAMILY << 16, ..flow.key })
+}
+
+/// Whether the way to a server is known and takes the packet.
+#[inline(always)]
+fn may_go<I: Translate, M: Maps, F: Frame>(
+    maps: &M,
+    frame: &mut F,
+    server: &Server,
+    flow: &Flow,
+) -> Result<(), Verdict> {
     if server.ifindex == 0 {
         return Err(Verdict::DropNoNextHop);
     }
-    if flow.is_tcp() && flow.opens() {
-        maps.count_new(picked.row);
+    if I::hops(frame.packet()).ok_or(Verdict::DropInternal)? <= 1 {
+        return Err(Verdict::DropTtl);
     }
-    ethernet(packet, &server.ethernet).ok_or(Verdict::DropInternal)?;
-    Ok(Sent { ifindex: server.ifindex, row: picked.row })
+    let _ = (maps, flow);
+    Ok(())
+}
+
+/// Sends a packet without a NAT connection.
+#[inline(always)]
+fn direct<I: Translate, M: Maps, F: Frame>(
+    maps: &M,
+    frame: &mut F,
+    picked: Picked,
+    server: &Server,
+    flow: &Flow,
+) -> Result<Sent, Verdict> {
+    if server.ifindex == 0 {
+        return Err(Verdict::DropNoNextHop);
+    }
+    let sent = Sent { ifindex: server.ifindex, row: picked.row, vlan: server.vlan };
+    if server.ifindex == IFINDEX_LOCAL {
+        return Ok(sent);
+    }
+    if server.kind == KIND_DSR {
+        ethernet(frame.packet(), &server.ethernet).ok_or(Verdict::DropInternal)?;
+        return Ok(sent);
+    }
+    let _ = (maps, flow, IFINDEX_INGRESS, FEATURE_QUIC, SERVICE_QUIC, SERVICE_MSS);
+    let _ = (SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_RATE);
+    Err(Verdict::DropInternal)
 }
 
 #[inline(always)]
-fn not_for_a_service<I: Translate, M: Maps>(
+fn not_for_a_service<I: Translate, M: Maps, F: Frame>(
     maps: &M,
-    packet: Packet<'_>,
+    frame: &mut F,
     flow: &Flow,
 ) -> Result<Sent, Verdict> {
     let address = find_address::<I, M>(maps, &flow.key.destination);
     if address & ADDRESS_NAT != 0
         && nat::may_be_reply(maps, flow)
-        && let Some(ifindex) = nat::reply::<I, M>(maps, packet, flow)?
+        && let Some(slot) = nat::known_reply(maps, flow)
     {
-        return Ok(Sent { ifindex, row: Sent::TO_CLIENT });
+        if I::hops(frame.packet()).ok_or(Verdict::DropInternal)? <= 1 {
+            return Err(Verdict::DropTtl);
+        }
+        return nat::back::<I, M>(maps, frame.packet(), slot, flow);
     }
     let is_vip = address & ADDRESS_VIP != 0;
     Err(if is_vip { Verdict::PassNoService } else { Verdict::PassNotVip })

@@ -1,22 +1,26 @@
 //! Which backend a packet goes to: stateless until something changes.
 //!
-//! The home slot's backend takes its flows while its admission word is full and the slot is not
-//! marked; that costs one table element and one word. Otherwise the packet walks on through the
-//! table by re-hashing, to find the backend for *new* flows (by `admit`) and for flows *without
-//! an entry* (by `admit_old`). Where these may differ, or once differed, the flow table decides,
-//! and remembers.
+//! The home slot's backend takes its flows while its admission word is full and nothing is to be
+//! asked about the slot; that costs one table element and one word. Otherwise the packet walks on
+//! through the table by re-hashing, to find the backend for *new* flows (by `admit`) and for flows
+//! *without an entry* (by `admit_old`, where a slot that changed its owner counts as the previous
+//! owner's: its *shadow*). Where these may differ, or once differed, the flow table decides, and
+//! remembers.
 //!
 //! The invariant all of this serves, *coverage*: for every live entry whose target is not the
-//! stateless answer of its slot, the slot is marked or a visited backend is unsettled. Settling
-//! and clearing marks is the daemon's work (its `admission` module).
+//! stateless answer of its slot, the slot is marked or its walk is touched: some visited backend
+//! is unsettled, or some visited slot has a shadow. Settling, ending shadows and clearing marks
+//! is the daemon's work (its `admission` and `tables` modules). [`crate::rules`] has the rules.
 
 use crate::abi::{
-    BACKEND_BLOCK, FlowEntry, SPARES, STATE_CLOSING, TOUCH_SECONDS, Table, WALK_STEPS, Word,
+    BACKEND_BLOCK, FlowEntry, KIND_NAT, Limit, SERVICE_TRACK, SERVICE_UDP_FLOW, SPARES,
+    STATE_CLOSING, TOUCH_SECONDS, Table, WALK_STEPS, Word,
 };
 use crate::find_service::Service;
 use crate::hash::{fast_range, share_bits, step};
 use crate::ip::Flow;
 use crate::maps::Maps;
+use crate::rules::Rule;
 use crate::verdict::{Event, Verdict};
 
 /// A backend row and its word when it was chosen.
@@ -28,7 +32,7 @@ pub struct Picked {
     pub word: Word,
 }
 
-/// Picks the backend of a packet of a `dsr` service.
+/// Picks the backend of a packet.
 #[inline(always)]
 pub fn pick<M: Maps>(
     maps: &M,
@@ -39,38 +43,24 @@ pub fn pick<M: Maps>(
     let table = service.table;
     let slot = fast_range(hash, table.slots());
     let home = home(maps, table, slot).ok_or(Verdict::DropInternal)?;
-    let marked = table.marked() && is_marked(maps, table, slot);
-    if home.word.full() && !marked {
+    let asked = service.is(SERVICE_TRACK) || (table.marked() && is_marked(maps, table, slot));
+    if home.word.full() && !asked {
         return Ok(home);
     }
-    by_change(maps, service, flow, hash, marked)
-}
-
-/// Picks the backend of a new flow, by words and table alone.
-#[inline(always)]
-pub fn pick_new<M: Maps>(maps: &M, service: &Service, hash: u64) -> Result<Picked, Verdict> {
-    let table = service.table;
-    let home = home(maps, table, fast_range(hash, table.slots())).ok_or(Verdict::DropInternal)?;
-    if home.word.full() {
-        return Ok(home);
-    }
-    let walk = walk(maps, table.0, service.number, hash);
-    let row = walk.new().ok_or(Verdict::DropNoBackend)?;
-    count_walk(maps, walk);
-    let word = maps.word(row).ok_or(Verdict::DropInternal)?;
-    Ok(Picked { row, word })
+    by_change(maps, service, flow, hash, asked)
 }
 
 #[inline(always)]
 fn home<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<Picked> {
-    let row = row_of(maps, table, slot)?;
+    let row = table.first_row() + index_of(maps, table, slot)?;
     Some(Picked { row, word: maps.word(row)? })
 }
 
+/// The backend index that a slot holds.
 #[inline(always)]
-fn row_of<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<u32> {
+fn index_of<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<u32> {
     let (element, shift) = table.slot_at(slot);
-    Some(table.first_row() + ((maps.slots(element)? >> shift) as u32 & table.slot_mask()))
+    Some((maps.slots(element)? >> shift) as u32 & table.slot_mask())
 }
 
 #[inline(always)]
@@ -87,23 +77,32 @@ fn count_walk<M: Maps>(maps: &M, walk: Walk) {
     }
 }
 
-/// The answer where a change is fresh, or a slot marked. A function of its own in the program,
-/// so that the fast path keeps its registers.
+/// The answer where a change is fresh, or a slot is asked about. A function of its own in the
+/// program, so that the fast path keeps its registers.
 #[inline(never)]
 fn by_change<M: Maps>(
     maps: &M,
     service: &Service,
     flow: &Flow,
     hash: u64,
-    marked: bool,
+    asked: bool,
 ) -> Result<Picked, Verdict> {
     let walk = walk(maps, service.table.0, service.number, hash);
     count_walk(maps, walk);
-    let (new, old) = (walk.new(), walk.old());
-    // A datagram is a flow of its own: it neither asks the flow table nor enters it.
-    let stateless = !flow.is_tcp() || !(walk.touched() || marked);
-    let answer = if flow.opens() { new } else { old };
-    let row = if stateless { answer } else { remembered(maps, flow, walk, answer) };
+    let touched = walk.touched() || service.is(SERVICE_TRACK);
+    // A datagram is a flow of its own, unless the service wants it otherwise.
+    let alone = !flow.is_tcp() && !service.is(SERVICE_UDP_FLOW);
+    let is_new = if flow.is_tcp() {
+        flow.opens()
+    } else {
+        alone || (flow.opens() && maps.now() >= service.udp_until)
+    };
+    let answer = if is_new { walk.new() } else { walk.old() };
+    let row = if alone || !(touched || asked) {
+        answer
+    } else {
+        remembered(maps, flow, walk, touched, answer)
+    };
     let row = row.ok_or(Verdict::DropNoBackend)?;
     let word = maps.word(row).ok_or(Verdict::DropInternal)?;
     Ok(Picked { row, word })
@@ -111,7 +110,13 @@ fn by_change<M: Maps>(
 
 /// What the flow table says; on a miss the walk's answer, recorded where a change is under way.
 #[inline(always)]
-fn remembered<M: Maps>(maps: &M, flow: &Flow, walk: Walk, answer: Option<u32>) -> Option<u32> {
+fn remembered<M: Maps>(
+    maps: &M,
+    flow: &Flow,
+    walk: Walk,
+    touched: bool,
+    answer: Option<u32>,
+) -> Option<u32> {
     let key = &flow.key;
     let now = maps.now();
     maps.count(Event::FlowLookup);
@@ -124,22 +129,35 @@ fn remembered<M: Maps>(maps: &M, flow: &Flow, walk: Walk, answer: Option<u32>) -
         maps.count(Event::FlowVoid);
     }
     let row = answer?;
-    // A reset's sequence number was checked by nobody: it leaves no state behind.
-    let record = (walk.touched() || found.is_some()) && !flow.resets();
-    if !record {
-        if found.is_some() {
+    let word = maps.word(row)?;
+    let is_new = found.is_none();
+    let agrees = walk.new() == walk.old() && !M::RULES.keep(Rule::RecordAgreeing);
+    let wanted = (touched && !agrees) || (!is_new && M::RULES.keep(Rule::Overwrite));
+    // A NAT connection is its own record.
+    let is_nat = maps.server(word.server()).is_some_and(|server| server.kind == KIND_NAT);
+    if !wanted || flow.leaves_no_trace() || is_nat {
+        if !is_new && M::RULES.keep(Rule::Overwrite) {
             maps.remove_flow(key);
         }
         return Some(row);
     }
-    let generation = maps.word(row)?.generation();
+    let refused = if M::RULES.keep(Rule::RefusedTakesOld) { walk.old() } else { Some(row) };
+    // Overwriting takes no room, so a flood cannot be behind it.
+    if is_new && !maps.take(Limit::FlowInsert) {
+        maps.count(Event::FlowInsertLimited);
+        return refused;
+    }
+    let generation = word.generation();
     let entry = FlowEntry { row, generation, last_seen: now, state: closing(flow) };
     if maps.put_flow(key, &entry) {
         maps.count(Event::FlowInsert);
         return Some(row);
     }
     maps.count(Event::FlowInsertFailed);
-    walk.old()
+    if !is_new {
+        maps.remove_flow(key);
+    }
+    refused
 }
 
 /// Whether a recorded flow is still good.
@@ -149,17 +167,26 @@ fn follows<M: Maps>(maps: &M, flow: &Flow, entry: &FlowEntry) -> bool {
     if !word.serving() || word.generation() != entry.generation {
         return false;
     }
+    if !flow.is_syn() {
+        return true;
+    }
     // A retransmitted SYN stays; one that reuses the ports of a finished connection is new.
-    !flow.opens() || (!word.retired() && (word.admit() > 0 || entry.state & STATE_CLOSING == 0))
+    let retired = word.retired() && M::RULES.keep(Rule::SynLeavesRetired);
+    let finished = entry.state & STATE_CLOSING != 0 && M::RULES.keep(Rule::SynLeavesClosing);
+    !retired && (word.admit() > 0 || !finished)
 }
 
 #[inline(always)]
 fn touch<M: Maps>(maps: &M, flow: &Flow, entry: FlowEntry, now: u32) {
-    // A reset follows its entry but does not keep it alive.
-    let due = now.wrapping_sub(entry.last_seen) >= TOUCH_SECONDS && !flow.resets();
-    let state = if flow.opens() { 0 } else { entry.state | closing(flow) };
+    if flow.closes() && !M::RULES.keep(Rule::ClosingStays) {
+        maps.remove_flow(&flow.key);
+        return;
+    }
+    let aside = flow.leaves_no_trace();
+    let due = now.wrapping_sub(entry.last_seen) >= TOUCH_SECONDS && !aside;
+    let state = if flow.is_syn() { 0 } else { entry.state | closing(flow) };
     if due || state != entry.state {
-        let last_seen = if flow.resets() { entry.last_seen } else { now };
+        let last_seen = if aside { entry.last_seen } else { now };
         maps.put_flow(&flow.key, &FlowEntry { last_seen, state, ..entry });
     }
 }
@@ -197,7 +224,7 @@ impl Walk {
         Self::row(self.0 >> 24 & Self::ROW)
     }
 
-    /// Whether some visited backend is unsettled.
+    /// Whether some visited backend is unsettled, or some visited slot has a shadow.
     #[inline(always)]
     #[must_use]
     pub const fn touched(self) -> bool {
@@ -226,20 +253,40 @@ const _: () = assert!((Table::MAX_BLOCKS as u64 * BACKEND_BLOCK as u64) < Walk::
 #[inline(never)]
 pub fn walk<M: Maps>(maps: &M, table: u64, service: u32, hash: u64) -> Walk {
     let table = Table(table);
+    let has_shadow = u64::from(table.shadowed());
+    let shadow = if table.shadowed() {
+        Table(maps.slots(table.shadow_at()).unwrap_or(table.0))
+    } else {
+        table
+    };
     let (mut new, mut old, mut first_serving) = (First(0), First(0), First(0));
-    let mut unsettled = 0;
+    let mut touched = 0;
     for i in 0..WALK_STEPS {
         let h = step(hash, i);
-        let Some(row) = row_of(maps, table, fast_range(h, table.slots())) else { break };
+        let Some(index) = index_of(maps, table, fast_range(h, table.slots())) else { break };
+        let Some(before) = index_of(maps, shadow, fast_range(h, shadow.slots())) else { break };
+        let at_home_only = !M::RULES.keep(Rule::ShadowEveryStep) && i > 0;
+        // 1 if the slot has a previous owner: "none" is all ones.
+        let shadowed = has_shadow
+            & (subtract(0, u64::from(before ^ shadow.slot_mask())) >> 63)
+            & u64::from(!at_home_only);
+        let row = table.first_row() + index;
+        let row_before = shadow.first_row() + before;
+        let row_old = row ^ ((row ^ row_before) & mask(shadowed) as u32);
         let Some(word) = maps.word(row) else { break };
+        let Some(word_old) = maps.word(row_old) else { break };
         let bits = share_bits(h);
         let active = word.active();
         first_serving.offer(row, active);
         new.offer(row, active & takes(word.admit(), bits));
-        old.offer(row, active & takes(word.admit_old(), bits));
-        unsettled |= u64::from(word.admit() ^ word.admit_old());
+        old.offer(row_old, word_old.0 >> 62 & 1 & takes(word_old.admit_old(), bits));
+        touched |= u64::from(word.admit() ^ word.admit_old());
+        touched |= u64::from(word_old.admit() ^ word_old.admit_old());
+        if M::RULES.keep(Rule::ShadowTouches) {
+            touched |= shadowed;
+        }
         if new.0 & old.0 & First::FOUND != 0 {
-            let touched = if unsettled == 0 { 0 } else { Walk::TOUCHED };
+            let touched = if touched == 0 { 0 } else { Walk::TOUCHED };
             return Walk(new.row_plus_one() | old.row_plus_one() << 24 | touched);
         }
     }
@@ -323,7 +370,7 @@ fn spare<M: Maps>(maps: &M, table: Table, service: u32, hash: u64) -> u64 {
 pub struct Answer {
     /// The backend row.
     pub row: u32,
-    /// Whether a visited backend is unsettled, so that the flow table is asked, marks or not.
+    /// Whether the flow table is asked, marks or not, as a change is fresh on the way.
     pub touched: bool,
 }
 
@@ -331,7 +378,7 @@ pub struct Answer {
 #[must_use]
 pub fn answer_without_entry<M: Maps>(maps: &M, service: &Service, hash: u64) -> Option<Answer> {
     let home = home(maps, service.table, fast_range(hash, service.table.slots()))?;
-    if home.word.full() {
+    if home.word.full() && !service.table.shadowed() {
         return Some(Answer { row: home.row, touched: false });
     }
     let walk = walk(maps, service.table.0, service.number, hash);

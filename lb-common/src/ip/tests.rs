@@ -46,6 +46,8 @@ fn end(read: Result<Flow, Odd>) -> Result<(), Option<Verdict>> {
         Ok(_) => Ok(()),
         Err(Odd::Unaddressed) => Err(None),
         Err(Odd::Addressed(_, verdict)) => Err(Some(verdict)),
+        Err(Odd::Icmp(_)) => Err(Some(Verdict::PassNoService)),
+        Err(Odd::Fragment(..)) => Err(Some(Verdict::DropFragment)),
     }
 }
 
@@ -145,7 +147,7 @@ fn ipv6_extension_headers_have_their_verdicts() {
         ("mobility", 135, 59, drop_extension),
         ("fragment of TCP", 44, 6, drop_fragment),
         ("fragment of UDP", 44, 17, drop_fragment),
-        ("fragment behind another header", 44, 0, drop_fragment),
+        ("fragment behind another header", 44, 0, drop_extension),
         ("fragment of ICMPv6", 44, 58, pass),
         ("ICMPv6", 58, 128, pass),
         ("ESP", 50, 0, pass),
@@ -156,7 +158,8 @@ fn ipv6_extension_headers_have_their_verdicts() {
         assert_eq!(end(v6(&mut frame)), expected, "{what}");
     }
     let mut cut = frame_v6(44, 20);
-    assert_eq!(end(v6(&mut cut[..54])), drop_fragment, "a fragment header cut off");
+    let truncated = Err(Some(Verdict::DropTruncated));
+    assert_eq!(end(v6(&mut cut[..54])), truncated, "a fragment header cut off");
 }
 
 proptest! {

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::abi::{MODE_NAT, Word};
+use crate::abi::{SERVICE_NAT, Word};
+use crate::frame::HostFrame;
 use crate::host::{FIRST, HostMaps, NAT4, VIP4, full};
 use crate::ip::{Ip, V4};
 use crate::path::run;
@@ -20,8 +21,8 @@ const INGRESS: u32 = 3;
 
 fn maps(backends: usize) -> HostMaps {
     let mut maps = HostMaps::with_weights(&vec![1; backends]);
-    maps.add_frontend(4, 80, 6, MODE_NAT);
-    assert!(maps.add_record(4, VIP4, 53, 17, MODE_NAT));
+    maps.add_frontend(4, 80, 6, SERVICE_NAT);
+    assert!(maps.add_record(4, VIP4, 53, 17, SERVICE_NAT));
     for port in &mut maps.ports {
         *port = 8080u16.to_be();
     }
@@ -50,8 +51,16 @@ fn tcp(port: u16, flags: u8) -> Vec<u8> {
     frame(6, (CLIENT, port), (VIP4[0].to_ne_bytes(), 80), flags)
 }
 
+/// Through the path; what comes out is written back.
+fn through(maps: &HostMaps, frame: &mut [u8], ingress: u32) -> Result<Sent, Verdict> {
+    let mut moving = HostFrame::new(frame);
+    let result = run(maps, &mut moving, ingress);
+    frame.copy_from_slice(moving.bytes());
+    result
+}
+
 fn go(maps: &HostMaps, frame: &mut [u8]) -> Result<Sent, Verdict> {
-    run(maps, Packet::from_slice(frame), INGRESS)
+    through(maps, frame, INGRESS)
 }
 
 /// Source and destination of a frame.
@@ -80,7 +89,7 @@ fn a_connection_is_translated_there_and_back() {
 
         let mut back = frame(protocol, destination, source, SYN | ACK);
         let sent = go(&maps, &mut back).unwrap();
-        assert_eq!(sent, Sent { ifindex: INGRESS, row: Sent::TO_CLIENT });
+        assert_eq!(sent, Sent { ifindex: INGRESS, row: Sent::TO_CLIENT, vlan: 0 });
         assert_eq!(ends(&back), (vip, (CLIENT, 40_000)));
         assert_eq!((&back[..6], &back[6..12], back[22]), (&CLIENT_MAC[..], &OUR_MAC[..], 63));
         assert_eq!(maps.take_events(), [Event::NatLookup]);
@@ -211,11 +220,11 @@ fn replies_follow_the_client_to_another_mac_address() {
     maps.take_events();
     let mut moved = tcp(2000, ACK);
     moved[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
-    run(&maps, Packet::from_slice(&mut moved), INGRESS + 1).unwrap();
+    through(&maps, &mut moved, INGRESS + 1).unwrap();
     assert_eq!(maps.take_events(), [Event::NatLookup, Event::NatHopLearned]);
     let mut again = tcp(2000, ACK);
     again[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
-    run(&maps, Packet::from_slice(&mut again), INGRESS + 1).unwrap();
+    through(&maps, &mut again, INGRESS + 1).unwrap();
     assert_eq!(maps.take_events(), [Event::NatLookup], "learned once");
     let mut back = frame(6, destination, source, ACK);
     assert_eq!(go(&maps, &mut back).unwrap().ifindex, INGRESS + 1);
@@ -344,7 +353,7 @@ fn a_frontends_port_may_be_among_the_ports_of_nat() {
         let mut maps = maps(2);
         maps.nat_from_vip4();
         maps.settings.nat_port_count = 8;
-        assert!(maps.add_record(4, VIP4, 2003, protocol, MODE_NAT));
+        assert!(maps.add_record(4, VIP4, 2003, protocol, SERVICE_NAT));
         let vip = (VIP4[0].to_ne_bytes(), 2003);
         let mut answered = 0;
         for port in 1024..1324 {

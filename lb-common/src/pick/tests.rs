@@ -2,7 +2,7 @@
 //! which packet comes, where it goes, and what it leaves behind.
 
 use super::*;
-use crate::abi::{FlowKey, MODE_DSR, join_ports};
+use crate::abi::{FlowKey, join_ports};
 use crate::hash::flow_v4;
 use crate::host::{FIRST, HostMaps, SLOTS, VIP4, full};
 
@@ -39,7 +39,7 @@ fn flow(port: u16, flags: u8) -> Flow {
         ports: join_ports(port.to_be(), 80u16.to_be()),
         kind: FlowKey::kind_of(4, if tcp { 6 } else { 17 }),
     };
-    Flow { key, tcp_flags: if tcp { flags } else { 0 } }
+    Flow { key, tcp_flags: if tcp { flags } else { 0 }, length: 40 }
 }
 
 fn hash_of(maps: &HostMaps, flow: &Flow) -> u64 {
@@ -48,8 +48,11 @@ fn hash_of(maps: &HostMaps, flow: &Flow) -> u64 {
 
 /// A port of a flow whose walk visits A, then B, then C, with middling share bits at home.
 fn port_of_a(maps: &HostMaps, flags: u8) -> u16 {
-    let table = maps.service(false, MODE_DSR).table;
-    let visits = |hash: u64, i: u32| row_of(maps, table, fast_range(step(hash, i), SLOTS));
+    let table = maps.service(false, 0).table;
+    let visits = |hash: u64, i: u32| {
+        let index = index_of(maps, table, fast_range(step(hash, i), SLOTS));
+        index.map(|index| FIRST + index)
+    };
     (1024..=u16::MAX)
         .find(|&port| {
             let hash = hash_of(maps, &flow(port, flags));
@@ -197,7 +200,7 @@ fn maps_for(case: &Case) -> HostMaps {
 }
 
 fn mark(maps: &mut HostMaps, flow: &Flow) {
-    let table = maps.service(true, MODE_DSR).table;
+    let table = maps.service(true, 0).table;
     let (element, bit) = table.mark_at(fast_range(hash_of(maps, flow), SLOTS));
     maps.marks[element as usize] |= 1 << bit;
 }
@@ -211,7 +214,7 @@ fn hold(maps: &HostMaps, flow: &Flow, (row, generation, state): Held) {
 }
 
 fn goes(maps: &HostMaps, flow: &Flow, marked: bool) -> Result<u32, Verdict> {
-    let service = maps.service(marked, MODE_DSR);
+    let service = maps.service(marked, 0);
     pick(maps, &service, flow, hash_of(maps, flow)).map(|picked| picked.row)
 }
 
@@ -283,33 +286,29 @@ fn an_exhausted_walk_takes_the_services_spare() {
     let mut maps = HostMaps::with_weights(&[1, 1, 1]);
     (0..3).for_each(|i| maps.set_word(i, FAILED));
     maps.spares.fill(0x0003_0003_0003_0003);
-    let service = maps.service(false, MODE_DSR);
     for port in 1024..1100 {
         let flow = flow(port, SYN);
         assert_eq!(goes(&maps, &flow, false), Ok(SPARE));
         assert_eq!(held(&maps, &flow), Some((SPARE, 0, 0)), "recorded: spares change freely");
-        let hash = hash_of(&maps, &flow);
-        assert_eq!(pick_new(&maps, &service, hash).map(|p| p.row), Ok(SPARE));
     }
     maps.set_word(3, RETIRED);
     assert_eq!(goes(&maps, &flow(2000, SYN), false), NOBODY);
-    let hash = hash_of(&maps, &flow(2000, SYN));
-    assert_eq!(pick_new(&maps, &service, hash).map(|p| p.row), NOBODY);
 }
 
 /// Which of 30,000 flows at home at A stay there at a share.
 fn taken(share: u16) -> Vec<bool> {
     let maps = HostMaps::with_weights(&[1, 1, 1]);
-    let service = maps.service(false, MODE_DSR);
+    let service = maps.service(false, 0);
     maps.set_word(0, Word::new(share, share, 0, 0, true, false));
     let flows = (0..u16::MAX).map(|port| flow(port, SYN));
-    let hashes = flows.map(|flow| hash_of(&maps, &flow));
-    let at_home =
-        hashes.filter(|&hash| row_of(&maps, service.table, fast_range(hash, SLOTS)) == Some(A));
+    let hashes = flows.map(|flow| (flow, hash_of(&maps, &flow)));
+    let at_home = hashes.filter(|&(_, hash)| {
+        index_of(&maps, service.table, fast_range(hash, SLOTS)) == Some(A - FIRST)
+    });
     let first = |hash| takes(share, share_bits(hash)) == 1;
     at_home
-        .map(|hash| {
-            let row = pick_new(&maps, &service, hash).map(|picked| picked.row).unwrap();
+        .map(|(flow, hash)| {
+            let row = pick(&maps, &service, &flow, hash).map(|picked| picked.row).unwrap();
             // Who is refused at home may come back to A by a later step, with other bits.
             assert!(!first(hash) || row == A);
             first(hash)
@@ -341,7 +340,7 @@ fn what_the_daemon_is_told_is_what_a_packet_without_entry_gets() {
     for case in CASES.iter().filter(|case| case.held.is_none() && case.packet == ACK) {
         let maps = maps_for(case);
         let flow = flow(port_of_a(&maps, ACK), ACK);
-        let service = maps.service(false, MODE_DSR);
+        let service = maps.service(false, 0);
         let answer = answer_without_entry(&maps, &service, hash_of(&maps, &flow));
         assert_eq!(answer.map(|a| a.row), case.goes.ok(), "{}", case.what);
         assert_eq!(answer.is_some_and(|a| a.touched), case.leaves.is_some(), "{}", case.what);
