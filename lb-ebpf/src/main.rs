@@ -5,26 +5,26 @@
 #![no_std]
 #![no_main]
 
+mod frame;
 mod maps;
 mod send;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use lb_common::packet::Packet;
 use lb_common::path;
 use lb_common::verdict::Verdict;
 
+use crate::frame::XdpFrame;
 use crate::maps::KernelMaps;
 
 /// Runs for every frame an interface receives.
 #[xdp]
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `#[xdp]` calls")]
 pub(crate) fn holdfast(ctx: XdpContext) -> u32 {
-    let ingress = send::ingress(&ctx);
-    // SAFETY: the frame lies between `data` and `data_end` for as long as the program runs.
-    let packet = unsafe { Packet::from_range(ctx.data(), ctx.data_end()) };
-    match path::run(&KernelMaps, packet, ingress) {
+    let mut frame = XdpFrame(ctx.ctx);
+    let ingress = frame.ingress();
+    match path::run(&KernelMaps, &mut frame, ingress) {
         Ok(sent) => send::send(sent, ingress),
         Err(verdict) => {
             maps::count_verdict(verdict);
@@ -39,6 +39,8 @@ fn action(ctx: &XdpContext, verdict: Verdict) -> u32 {
     use lb_common::verdict::Kind;
     match verdict.kind() {
         Kind::Pass => xdp_action::XDP_PASS,
+        // An answer to its sender.
+        Kind::Send => xdp_action::XDP_TX,
         _ => {
             maps::log_drop(ctx, verdict);
             xdp_action::XDP_DROP
