@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::Protocol;
+use crate::config::model::{Protocol, ServerId};
 
 pub use client::{Client, Failure};
 pub use server::serve;
@@ -36,6 +36,9 @@ pub struct NewBackend {
     pub port: Option<u16>,
     #[serde(default = "one")]
     pub weight: u16,
+    /// Hexadecimal; for services with `quic`.
+    #[serde(default)]
+    pub server_id: Option<ServerId>,
 }
 
 /// `PUT /v1/backends/{service}/{name}/weight`

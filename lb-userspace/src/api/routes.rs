@@ -79,8 +79,8 @@ async fn add(
     body: Body,
 ) -> Answer<Changed> {
     let Path((service, name)) = name?;
-    let NewBackend { address, port, weight } = read(body)?;
-    let backend = Backend { name, address, port, weight };
+    let NewBackend { address, port, weight, server_id } = read(body)?;
+    let backend = Backend { name, address, port, weight, server_id };
     change(&api, service, BackendChange::Add(backend), actor).await
 }
 

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::config::model::Config;
+use crate::config::model::{Config, Ports};
 use crate::config::{apply_backend_change, parse};
 use crate::control::handle::{Handle, Request};
 use crate::report::{Changed, Error, ErrorKind, Explanation};
@@ -137,7 +137,8 @@ fn a_client_reads_and_changes() {
         let config = client.config().await.unwrap();
         assert_eq!(config, parse(SAMPLE, "lb.toml").unwrap());
 
-        let backend = NewBackend { address: [10, 0, 0, 13].into(), port: Some(8080), weight: 2 };
+        let address = [10, 0, 0, 13].into();
+        let backend = NewBackend { address, port: Some(8080), weight: 2, server_id: None };
         let changed = client.add("web/web-03", &backend).await.unwrap();
         assert!(changed.changes[0].starts_with("uid 0: Add"), "{changed:?}");
         client.weight("web/web-03", NewWeight { weight: 9 }).await.unwrap();
@@ -179,7 +180,8 @@ fn refusals_say_what_to_do() {
         );
         let zero = client.weight("web/web-01", NewWeight { weight: 0 }).await.unwrap_err();
         refused(ErrorKind::Invalid, &zero);
-        let twice = NewBackend { address: [10, 0, 0, 11].into(), port: None, weight: 1 };
+        let address = [10, 0, 0, 11].into();
+        let twice = NewBackend { address, port: None, weight: 1, server_id: None };
         refused(ErrorKind::Conflict, &client.add("web/web-09", &twice).await.unwrap_err());
         let escape = Drain { reason: Some("\u{1b}[2J".into()) };
         refused(ErrorKind::Invalid, &client.drain("web/web-01", &escape).await.unwrap_err());
@@ -187,7 +189,7 @@ fn refusals_say_what_to_do() {
         // What the client would never send: the server doesn't trust it.
         let mut config = client.config().await.unwrap();
         config.services[0].backends[0].weight = 0;
-        config.services[0].listen[0].port = 0;
+        config.services[0].listen[0].ports = Ports::single(0);
         let error = client.apply(&config).await.unwrap_err();
         let error = refused(ErrorKind::Invalid, &error);
         assert!(error.message.contains("0 is not a port") && error.message.contains("weight"));

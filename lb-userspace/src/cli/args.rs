@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::run::LogFormat;
 use super::types::{BackendSpec, HealthSpec, Target, weight};
-use crate::config::model::{Frontend, Mode, Protocol, XdpPolicy};
+use crate::config::model::{Frontend, Mode, Protocol, ServerId, XdpPolicy};
 
 pub(crate) const DEFAULT_SOCKET: &str = "/run/holdfast/lb.sock";
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/holdfast/lb.toml";
@@ -225,6 +225,9 @@ pub(crate) enum BackendCommand {
         /// Relative share of new connections, 1 to 1000
         #[arg(long, default_value = "1", value_parser = weight)]
         weight: u16,
+        /// Its QUIC server id in hexadecimal, if the service has `quic`
+        #[arg(long, value_name = "HEX")]
+        server_id: Option<ServerId>,
     },
     /// Remove a backend at once; to let its connections finish, drain it first
     ///
@@ -278,7 +281,8 @@ const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::J
 const COLORS: [(&str, ColorChoice); 3] =
     [("auto", ColorChoice::Auto), ("always", ColorChoice::Always), ("never", ColorChoice::Never)];
 const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-const MODES: [(&str, Mode); 2] = [("nat", Mode::Nat), ("dsr", Mode::Dsr)];
+const MODES: [(&str, Mode); 4] =
+    [("nat", Mode::Nat), ("dsr", Mode::Dsr), ("ipip", Mode::Ipip), ("gue", Mode::Gue)];
 const XDP_POLICIES: [(&str, XdpPolicy); 3] =
     [("native", XdpPolicy::Native), ("auto", XdpPolicy::Auto), ("generic", XdpPolicy::Generic)];
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];

@@ -67,8 +67,9 @@ async fn backend(command: BackendCommand, client: &Client, json: bool) -> Result
         BackendCommand::List { service } => {
             return list(&client.status().await?, service.as_deref(), json);
         }
-        BackendCommand::Add { target, address, port, weight } => {
-            client.add(&target.to_string(), &NewBackend { address, port, weight }).await?
+        BackendCommand::Add { target, address, port, weight, server_id } => {
+            let backend = NewBackend { address, port, weight, server_id };
+            client.add(&target.to_string(), &backend).await?
         }
         BackendCommand::Remove { target } => client.remove(&target.to_string()).await?,
         BackendCommand::Weight { target, weight } => {

@@ -1,7 +1,6 @@
 //! `lb run`: what the daemon is told, from a file or from options alone.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::args::{DEFAULT_CONFIG, RunArgs};
 use super::output::Failed;
@@ -66,14 +65,12 @@ pub(crate) fn run(args: RunArgs, socket: PathBuf) -> Result<(), Failed> {
 fn inline(args: &RunArgs) -> Config {
     let udp_only = args.listen.iter().all(|frontend| frontend.protocol == Protocol::Udp);
     let default_probe = if udp_only { Probe::None } else { Probe::Tcp };
+    let name = args.service.as_deref().unwrap_or("web");
     let service = Service {
-        name: args.service.clone().unwrap_or_else(|| "web".into()),
         listen: args.listen.clone(),
-        mode: args.mode.unwrap_or(Mode::Nat),
         health: Health::new(args.health.clone().map_or(default_probe, Probe::from)),
-        idle_timeout: Service::IDLE,
-        slow_start: Duration::ZERO,
         backends: args.backend.iter().map(|spec| backend(*spec, &args.backend)).collect(),
+        ..Service::new(name, args.mode.unwrap_or(Mode::Nat))
     };
     let node = Node { interfaces: args.interface.clone(), ..Node::default() };
     Config { node, services: vec![service] }
@@ -86,7 +83,7 @@ fn backend(spec: BackendSpec, all: &[BackendSpec]) -> Backend {
     if let (true, Some(port)) = (shared, spec.port) {
         name = format!("{name}-{port}");
     }
-    Backend { name, address: spec.address, port: spec.port, weight: 1 }
+    Backend { port: spec.port, ..Backend::new(name, spec.address) }
 }
 
 #[cfg(test)]

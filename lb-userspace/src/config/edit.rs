@@ -103,7 +103,7 @@ backends = [{ name = "api-01", address = "10.0.0.21" }]
 
     fn add(name: &str, address: &str, port: Option<u16>, weight: u16) -> BackendChange {
         let address = address.parse().unwrap();
-        BackendChange::Add(Backend { name: name.into(), address, port, weight })
+        BackendChange::Add(Backend { port, weight, ..Backend::new(name, address) })
     }
 
     fn remove(name: &str) -> BackendChange {

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::frontend::{Frontend, Ports, Protocol};
+pub use super::prefix::Prefix;
+pub use super::server_id::ServerId;
+
 /// One whole desired configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
@@ -17,8 +21,9 @@ pub struct Config {
     pub services: Vec<Service>,
 }
 
-/// What concerns this machine alone.
+/// What concerns this machine alone. What a stored one lacks, an older version wrote it: the default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Node {
     /// Interfaces the program is attached to; every next hop must leave through one of them.
     pub interfaces: Vec<String>,
@@ -28,13 +33,23 @@ pub struct Node {
     pub nat_ports: RangeInclusive<u16>,
     /// Source addresses of full NAT; where a family is missing, the route's preferred source is used.
     pub nat_addresses: Vec<IpAddr>,
+    /// Outer source addresses of tunnels, at most one block per family: the bits beyond its length
+    /// come from the flow's hash. Where a family is missing, the route's preferred source is used.
+    pub tunnel_sources: Vec<Prefix>,
+    /// UDP port that GUE packets go to on backends.
+    pub gue_port: u16,
+    /// The most flows recorded per second by each processor.
+    pub flow_inserts: u32,
+    /// The most ICMP errors made per second by each processor.
+    pub icmp_rate: u32,
     pub limits: Limits,
 }
 
 /// Sizes of the maps; fixed when the program is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
-    /// Frontends (address, port, protocol) of all services together.
+    /// Frontends (VIPs, ports, protocol) of all services together.
     pub frontends: u32,
     /// Backends of all services together.
     pub backends: u32,
@@ -46,6 +61,14 @@ pub struct Limits {
     pub flows: u32,
     /// NAT connections; each takes two map entries.
     pub nat_connections: u32,
+    /// Entries of all services' allow lists and of the block list together.
+    pub sources: u32,
+    /// Source addresses that rate limits remember.
+    pub rates: u32,
+    /// QUIC server ids of all services together.
+    pub server_ids: u32,
+    /// Distinct VIP prefixes, single addresses included.
+    pub prefixes: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,25 +90,83 @@ pub struct Service {
     pub health: Health,
     /// `T_idle`: how long a connection may stay silent across a change and still be kept.
     pub idle_timeout: Duration,
+    /// The same for UDP flows, 1 second to 1 hour.
+    #[serde(default = "udp_timeout")]
+    pub udp_timeout: Duration,
     /// How long a backend that returns takes to grow to its full share of new flows; zero is at once.
     pub slow_start: Duration,
+    #[serde(default)]
+    pub hash: HashPolicy,
+    #[serde(default)]
+    pub track: Track,
+    #[serde(default)]
+    pub udp: UdpPolicy,
+    /// QUIC packets go by the server id in their connection id; `None` looks at no QUIC header.
+    #[serde(default)]
+    pub quic: Option<Quic>,
+    /// Bytes that the MSS option of TCP handshakes is lowered to; `None` leaves it.
+    #[serde(default)]
+    pub mss: Option<u16>,
+    /// Sources that may use the service; empty is everyone.
+    #[serde(default)]
+    pub allow: Vec<Prefix>,
+    /// New flows that each source address may open; `None` is any number.
+    #[serde(default)]
+    pub rate_limit: Option<RateLimit>,
     pub backends: Vec<Backend>,
 }
 
-/// A VIP, port and protocol, written `192.0.2.10:80/tcp`, `[2001:db8::10]:53/udp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Frontend {
-    pub address: IpAddr,
-    pub port: u16,
-    pub protocol: Protocol,
+/// What of a packet chooses the backend: flows that are alike in it stay together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HashPolicy {
+    /// Both addresses, both ports and the protocol: each connection by itself.
+    #[default]
+    Flow,
+    /// The source address alone: a client stays on its backend, whatever it asks for.
+    Source,
+    /// Both addresses: as `Source`, for each VIP by itself.
+    Addresses,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Which flows are recorded in the flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    Tcp,
-    Udp,
+pub enum Track {
+    /// Only those that the table alone would send elsewhere, during changes.
+    #[default]
+    Exceptions,
+    /// All of them.
+    Always,
+}
+
+/// What a UDP datagram is part of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UdpPolicy {
+    /// Nothing: each goes where the table says now.
+    #[default]
+    Packet,
+    /// A flow: it stays on its backend across changes, as a TCP connection does.
+    Flow,
+}
+
+/// How the server id is found in a QUIC connection id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quic {
+    /// The configuration that connection ids name in their first three bits: 0 to 6.
+    pub config_id: u8,
+    /// Bytes of every backend's server id: 1 to 8.
+    pub server_id_length: u8,
+}
+
+/// A token bucket for each source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// New flows per second in the long run.
+    pub per_second: u32,
+    /// New flows at once after a pause.
+    pub burst: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +176,10 @@ pub enum Mode {
     Nat,
     /// Layer-2 direct server return: only the MAC addresses are rewritten.
     Dsr,
+    /// Direct server return through a tunnel: the packet inside an IP header of its own.
+    Ipip,
+    /// The same inside UDP (generic UDP encapsulation).
+    Gue,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,10 +187,13 @@ pub struct Backend {
     /// Identity within its service; the Maglev table is keyed by it.
     pub name: String,
     pub address: IpAddr,
-    /// Port on the backend; `None` is the frontend's own. Always `None` in `dsr`.
+    /// Port on the backend; `None` is the frontend's own. Only `nat` can change it.
     pub port: Option<u16>,
     /// Relative share of new flows, 1 to 1000.
     pub weight: u16,
+    /// What the server puts into its QUIC connection ids; there just if the service has `quic`.
+    #[serde(default)]
+    pub server_id: Option<ServerId>,
 }
 
 /// How a service's backends are probed.
@@ -147,6 +235,10 @@ impl Default for Node {
             xdp: XdpPolicy::Native,
             nat_ports: 1024..=32767,
             nat_addresses: Vec::new(),
+            tunnel_sources: Vec::new(),
+            gue_port: 6080,
+            flow_inserts: 50_000,
+            icmp_rate: 1_000,
             limits: Limits::default(),
         }
     }
@@ -161,6 +253,10 @@ impl Default for Limits {
             table_bytes: 16 << 20,
             flows: 262_144,
             nat_connections: 262_144,
+            sources: 65_536,
+            rates: 65_536,
+            server_ids: 4_096,
+            prefixes: 1_024,
         }
     }
 }
@@ -168,12 +264,70 @@ impl Default for Limits {
 impl Service {
     /// The default `idle_timeout`.
     pub const IDLE: Duration = Duration::from_secs(300);
+    /// The default `udp_timeout`.
+    pub const UDP_IDLE: Duration = Duration::from_secs(60);
 
-    /// Where a backend of it is probed.
+    /// A service with all defaults, that listens nowhere and has no backends yet.
+    #[must_use]
+    pub fn new(name: impl Into<String>, mode: Mode) -> Self {
+        Self {
+            name: name.into(),
+            listen: Vec::new(),
+            mode,
+            health: Health::new(Probe::Tcp),
+            idle_timeout: Self::IDLE,
+            udp_timeout: Self::UDP_IDLE,
+            slow_start: Duration::ZERO,
+            hash: HashPolicy::default(),
+            track: Track::default(),
+            udp: UdpPolicy::default(),
+            quic: None,
+            mss: None,
+            allow: Vec::new(),
+            rate_limit: None,
+            backends: Vec::new(),
+        }
+    }
+
+    /// Whether any of its frontends has this protocol.
+    #[must_use]
+    pub fn speaks(&self, protocol: Protocol) -> bool {
+        self.listen.iter().any(|frontend| frontend.protocol == protocol)
+    }
+
+    /// Where a backend of it is probed. Port 0 if nothing names one: no valid service is like that.
     #[must_use]
     pub fn probed_at(&self, backend: &Backend) -> SocketAddr {
-        let listen = self.listen.first().map_or(0, |frontend| frontend.port);
+        let listen = self.listen.first().map_or(0, |frontend| frontend.ports.first);
         SocketAddr::new(backend.address, self.health.port.or(backend.port).unwrap_or(listen))
+    }
+}
+
+/// For a service that an older version stored.
+fn udp_timeout() -> Duration {
+    Service::UDP_IDLE
+}
+
+impl Backend {
+    /// A backend of weight 1, on the VIP's port.
+    #[must_use]
+    pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
+        Self { name: name.into(), address, port: None, weight: 1, server_id: None }
+    }
+}
+
+impl Mode {
+    /// Whether backends answer clients themselves, past the balancer: all but `nat`.
+    #[must_use]
+    pub const fn is_direct(self) -> bool {
+        !matches!(self, Self::Nat)
+    }
+
+    /// Whether packets to backends travel inside others: they may be of another family than the
+    /// VIP, and routers may lie on the way.
+    #[must_use]
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
     }
 }
 
@@ -209,65 +363,41 @@ impl fmt::Display for XdpPolicy {
     }
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        })
-    }
-}
-
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nat => "nat",
             Self::Dsr => "dsr",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
         })
     }
 }
 
-impl fmt::Display for Frontend {
+impl fmt::Display for HashPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let socket = SocketAddr::new(self.address, self.port);
-        write!(f, "{socket}/{}", self.protocol)
+        f.write_str(match self {
+            Self::Flow => "flow",
+            Self::Source => "source",
+            Self::Addresses => "addresses",
+        })
     }
 }
 
-impl From<Frontend> for String {
-    fn from(frontend: Frontend) -> Self {
-        frontend.to_string()
+impl fmt::Display for Track {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exceptions => "exceptions",
+            Self::Always => "always",
+        })
     }
 }
 
-impl TryFrom<String> for Frontend {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl std::str::FromStr for Frontend {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wanted =
-            "expected ADDRESS:PORT/tcp or /udp, such as 192.0.2.10:80/tcp or [2001:db8::10]:80/tcp";
-        // A zone would be dropped silently: it has no meaning for a VIP.
-        if text.contains('%') {
-            return Err(format!("'{text}' has a zone: {wanted}"));
-        }
-        let (socket, protocol) =
-            text.rsplit_once('/').ok_or_else(|| format!("'{text}' has no protocol: {wanted}"))?;
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            other => return Err(format!("'{other}' is not a protocol: {wanted}")),
-        };
-        let socket: SocketAddr = socket
-            .parse()
-            .map_err(|_| format!("'{socket}' is not an address and port: {wanted}"))?;
-        Ok(Self { address: socket.ip(), port: socket.port(), protocol })
+impl fmt::Display for UdpPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Packet => "packet",
+            Self::Flow => "flow",
+        })
     }
 }

@@ -134,11 +134,11 @@ fn config() -> impl Strategy<Value = Config> {
             let v4 = service.mode == Mode::Nat && service.backends[0].address.is_ipv4();
             for (l, frontend) in service.listen.iter_mut().enumerate() {
                 let (s, l) = (s as u16, l as u16);
-                frontend.address = match v4 {
-                    true => Ipv4Addr::new(192, 0, 2, s as u8).into(),
-                    false => Ipv6Addr::new(0x2001, 0xdb8, s, 0, 0, 0, 0, 1).into(),
+                frontend.vip = match v4 {
+                    true => Prefix::host(Ipv4Addr::new(192, 0, 2, s as u8).into()),
+                    false => Prefix::host(Ipv6Addr::new(0x2001, 0xdb8, s, 0, 0, 0, 0, 1).into()),
                 };
-                frontend.port = 80 + l;
+                frontend.ports = Ports::single(80 + l);
             }
             let v4 = service.backends[0].address.is_ipv4();
             for (b, backend) in service.backends.iter_mut().enumerate() {
@@ -164,14 +164,15 @@ fn node() -> impl Strategy<Value = Node> {
             nat_ports: first..=first + count,
             nat_addresses,
             limits: Limits { flows: size, table_bytes: size * 100, ..Limits::default() },
+            ..Node::default()
         },
     )
 }
 
 fn service() -> impl Strategy<Value = Service> {
     let frontend = select(vec![Protocol::Tcp, Protocol::Udp]).prop_map(|protocol| Frontend {
-        address: IpAddr::from([192, 0, 2, 1]),
-        port: 1,
+        vip: Prefix::host([192, 0, 2, 1].into()),
+        ports: Ports::single(1),
         protocol,
     });
     (
@@ -184,13 +185,12 @@ fn service() -> impl Strategy<Value = Service> {
         prop::collection::vec(backend(), 1..5),
     )
         .prop_map(|(name, listen, mode, health, idle_timeout, slow_start, backends)| Service {
-            name,
             listen,
-            mode,
             health,
             idle_timeout,
             slow_start,
             backends,
+            ..Service::new(name, mode)
         })
 }
 
@@ -198,8 +198,9 @@ fn backend() -> impl Strategy<Value = Backend> {
     let address =
         select(vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1])]);
     let port = prop::option::of(1..=u16::MAX);
-    ("[a-z0-9]([a-z0-9._-]{0,20}[a-z0-9])?", address, port, 1..=1000u16)
-        .prop_map(|(name, address, port, weight)| Backend { name, address, port, weight })
+    ("[a-z0-9]([a-z0-9._-]{0,20}[a-z0-9])?", address, port, 1..=1000u16).prop_map(
+        |(name, address, port, weight)| Backend { port, weight, ..Backend::new(name, address) },
+    )
 }
 
 fn health() -> impl Strategy<Value = Health> {

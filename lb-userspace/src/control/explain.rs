@@ -71,7 +71,7 @@ fn explain_in<I: Ip>(
     };
     let Some(service) = find_service::<I, _>(&View::new(maps), &flow(SYN)) else {
         let is_vip =
-            node.config.services.iter().any(|s| s.listen.iter().any(|f| f.address == vip.ip()));
+            node.config.services.iter().any(|s| s.listen.iter().any(|f| f.vip.contains(vip.ip())));
         if is_vip {
             answer.verdict = Verdict::PassNoService.name().into();
             answer

@@ -231,7 +231,9 @@ impl Node {
         };
         match running.config.mode {
             Mode::Nat => Some(sum(&self.nat_rows)),
-            Mode::Dsr => Some(sum(&running.flows)).filter(|flows| *flows > 0),
+            Mode::Dsr | Mode::Ipip | Mode::Gue => {
+                Some(sum(&running.flows)).filter(|flows| *flows > 0)
+            }
         }
     }
 
@@ -381,12 +383,12 @@ impl Node {
         }
         self.arena.check_room(&needs)?;
         let frontends = wanted.services.iter().flat_map(|s| s.listen.iter());
-        let keys = frontends.flat_map(|f| [key_of(f), address_key(f.address)]);
+        let keys = frontends.flat_map(|f| [key_of(f), address_key(f.vip.address)]);
         self.arena.records.check_room(keys)
     }
 
     fn mark_addresses(&mut self) -> Result<()> {
-        let vips = self.config.services.iter().flat_map(|s| s.listen.iter().map(|f| f.address));
+        let vips = self.config.services.iter().flat_map(|s| s.listen.iter().map(|f| f.vip.address));
         self.servers.mark_addresses(&mut self.arena.records, &vips.collect())
     }
 

@@ -56,7 +56,8 @@ impl Running {
     ) -> Result<Self> {
         let mode = match config.mode {
             Mode::Nat => MODE_NAT,
-            Mode::Dsr => MODE_DSR,
+            // The other modes have no path in the program yet.
+            Mode::Dsr | Mode::Ipip | Mode::Gue => MODE_DSR,
         };
         let tables = ServiceTables::new(arena, backends.len(), mode)?;
         let mut running = Self {
@@ -337,7 +338,7 @@ impl Running {
     pub fn free_retired(&mut self, nat: &HashMap<u32, u64>, nat_as_of: Instant) -> Discarded {
         let as_of = match self.config.mode {
             Mode::Nat => Some(nat_as_of),
-            Mode::Dsr => self.flows_as_of,
+            Mode::Dsr | Mode::Ipip | Mode::Gue => self.flows_as_of,
         };
         let in_use = |row: u32| nat.contains_key(&row) || self.flows.contains_key(&row);
         let tables = &self.tables;
@@ -405,7 +406,7 @@ pub fn key_of(frontend: &model::Frontend) -> Key {
         model::Protocol::Tcp => 6,
         model::Protocol::Udp => 17,
     };
-    Key { address: frontend.address, port: frontend.port, protocol }
+    Key { address: frontend.vip.address, port: frontend.ports.first, protocol }
 }
 
 /// Whether a service's backends are probed at all.

@@ -90,7 +90,6 @@ impl Rig {
             interfaces: Vec::new(),
             xdp: XdpPolicy::Auto,
             nat_ports: sizes.nat_ports.0..=sizes.nat_ports.1,
-            nat_addresses: Vec::new(),
             limits: Limits {
                 frontends: 64,
                 backends: ROWS,
@@ -98,7 +97,9 @@ impl Rig {
                 table_bytes: 1 << 20,
                 flows: 1 << 18,
                 nat_connections: sizes.nat_connections,
+                ..Limits::default()
             },
+            ..Node::default()
         };
         let loaded = load(&node, SEED, false).expect("the program loads");
         let maps = Arc::clone(&loaded.maps);

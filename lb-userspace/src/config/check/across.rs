@@ -39,7 +39,7 @@ fn frontends(config: &Config, problems: &mut Vec<Problem>) -> HashMap<IpAddr, Pl
     for (s, service) in config.services.iter().enumerate() {
         for (l, frontend) in service.listen.iter().enumerate() {
             let place = Place::Listen(s, l);
-            vips.entry(frontend.address).or_insert(place);
+            vips.entry(frontend.vip.address).or_insert(place);
             match seen.entry(*frontend) {
                 Entry::Vacant(entry) => {
                     entry.insert((s, place));
@@ -116,8 +116,8 @@ fn nat_addresses(config: &Config, gaps: &Gaps, problems: &mut Vec<Problem>) {
             continue;
         }
         for (l, frontend) in service.listen.iter().enumerate() {
-            let Some(nat) = own.get(&frontend.address) else { continue };
-            if config.node.nat_ports.contains(&frontend.port) {
+            let Some(nat) = own.get(&frontend.vip.address) else { continue };
+            if config.node.nat_ports.contains(&frontend.ports.first) {
                 let message = format!(
                     "{frontend} is where replies to NAT come in: they would be taken for clients' \
                      packets"

@@ -49,7 +49,7 @@ pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec
         ));
     }
     for (l, frontend) in service.listen.iter().enumerate() {
-        listen(Place::Listen(s, l), frontend.address, frontend.port, problems);
+        listen(Place::Listen(s, l), frontend.vip.address, frontend.ports.first, problems);
     }
     let mode = (!gaps.contains(&key("mode"))).then_some(service.mode);
     for (b, backend) in service.backends.iter().enumerate() {
@@ -116,7 +116,7 @@ fn family(
     let other = service
         .listen
         .iter()
-        .position(|frontend| frontend.address.is_ipv4() != backend.address.is_ipv4());
+        .position(|frontend| frontend.vip.is_ipv4() != backend.address.is_ipv4());
     let Some(l) = other else { return };
     let (family, vip) = match backend.address {
         IpAddr::V4(_) => ("IPv4", "IPv6"),
@@ -134,8 +134,8 @@ fn family(
 
 fn duplicates(s: usize, service: &Service, problems: &mut Vec<Problem>) {
     // A backend without a port has the VIP's, so it may be the same endpoint as one that names it.
-    let port = service.listen.first().map(|frontend| frontend.port);
-    let common = port.filter(|port| service.listen.iter().all(|other| other.port == *port));
+    let port = service.listen.first().map(|frontend| frontend.ports.first);
+    let common = port.filter(|port| service.listen.iter().all(|other| other.ports.first == *port));
     let mut names = HashMap::new();
     let mut addresses = HashMap::new();
     for (b, backend) in service.backends.iter().enumerate() {

@@ -85,6 +85,7 @@ impl Lowering {
                 .unwrap_or(defaults.nat_ports),
             nat_addresses,
             limits: raw.limits.map_or(defaults.limits, |limits| self.limits(limits)),
+            ..defaults
         }
     }
 
@@ -106,6 +107,7 @@ impl Lowering {
                 raw.nat_connections,
                 defaults.nat_connections,
             ),
+            ..defaults
         };
         if let Some(value) = raw.table_bytes {
             let place = Place::Limit("table_bytes");
@@ -160,7 +162,7 @@ impl Lowering {
                 }
             }
         }
-        Service { name, listen, mode, health, idle_timeout, slow_start, backends }
+        Service { listen, health, idle_timeout, slow_start, backends, ..Service::new(name, mode) }
     }
 
     fn listen(&mut self, s: usize, raw: Option<Spanned<Vec<Spanned<String>>>>) -> Vec<Frontend> {
@@ -174,11 +176,8 @@ impl Lowering {
                     self.spans.insert(Place::Listen(s, listen.len()), span);
                     listen.push(frontend);
                 }
-                Err(message) => {
-                    let (message, hint) = message
-                        .split_once(": ")
-                        .map_or((message.as_str(), "see `lb help run`"), |parts| parts);
-                    self.find(span, message.to_owned(), hint.to_owned());
+                Err(error) => {
+                    self.find(span, error.message, error.hint);
                     self.gaps.insert(key);
                 }
             }
@@ -230,7 +229,7 @@ impl Lowering {
             let value = self.open(key("weight"), weight).clamp(0, i64::from(u16::MAX));
             u16::try_from(value).unwrap_or(u16::MAX)
         });
-        Some(Backend { name: name?, address: address?, port, weight })
+        Some(Backend { port, weight, ..Backend::new(name?, address?) })
     }
 
     fn duration(

@@ -4,7 +4,7 @@
 //! root, as the program is loaded.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lb_common::abi::{ADDRESS_NAT, FlowEntry, FlowKey, Word};
 use lb_common::find_service::{find_address, find_service};
@@ -115,24 +115,19 @@ fn flow(number: u32, tcp_flags: u8) -> Flow {
 }
 
 fn backends(prefix: &str, numbers: std::ops::Range<u32>) -> Vec<model::Backend> {
-    let one = |n: u32| model::Backend {
-        name: format!("{prefix}{n}"),
-        address: IpAddr::from((0x0a00_0100 + n).to_be_bytes()),
-        port: None,
-        weight: 1,
+    let one = |n: u32| {
+        let address = IpAddr::from((0x0a00_0100 + n).to_be_bytes());
+        model::Backend::new(format!("{prefix}{n}"), address)
     };
     numbers.map(one).collect()
 }
 
 fn web(mode: Mode, probe: Probe, backends: Vec<model::Backend>) -> model::Service {
     model::Service {
-        name: "web".into(),
         listen: vec!["192.0.2.10:80/tcp".parse().unwrap()],
-        mode,
         health: Health::new(probe),
-        idle_timeout: Duration::from_secs(300),
-        slow_start: Duration::ZERO,
         backends,
+        ..model::Service::new("web", mode)
     }
 }
 
