@@ -10,8 +10,8 @@ use crate::abi::{
 };
 use crate::find_service::{Service, find_address, find_service};
 use crate::frame::Frame;
-use crate::ip::{Flow, Odd, V4, V6, ether_type};
-use crate::maps::Maps;
+use crate::ip::{Flow, Ip, Odd, V4, V6, ether_type};
+use crate::maps::{Maps, NatSlot};
 use crate::nat::{self, Known};
 use crate::pick::{Picked, pick};
 use crate::rewrite::{Translate, ethernet};
@@ -93,32 +93,20 @@ fn serve<I: Translate, M: Maps, F: Frame>(
     flow: &Flow,
     arrival: Arrival,
 ) -> Result<Option<Sent>, Verdict> {
-    let has_nat = maps.settings().features & FEATURE_NAT != 0 && service.is(SERVICE_NAT);
-    let mut void = false;
-    if has_nat {
-        match nat::known(maps, flow) {
-            Known::Connection(slot) => {
-                let word = maps.word(slot.entry().row).ok_or(Verdict::DropInternal)?;
-                let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
-                may_go::<I, M, F>(maps, frame, server, flow)?;
-                return nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival)
-                    .map(Some);
-            }
-            Known::Reply => return Ok(None),
-            Known::Void => void = true,
-            Known::Nothing => {}
+    let (picked, hash, is_nat) = match choose::<I, M>(maps, service, flow)? {
+        Choice::Connection(slot) => {
+            let word = maps.word(slot.entry().row).ok_or(Verdict::DropInternal)?;
+            let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
+            may_go::<I, M, F>(maps, frame, server, flow)?;
+            return nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival)
+                .map(Some);
         }
-    }
-    let hash = hash_of::<I, M>(maps, service, flow);
-    let picked = pick(maps, service, flow, hash)?;
+        Choice::Reply => return Ok(None),
+        Choice::Open(picked, hash) => (picked, hash, true),
+        Choice::Direct(picked, hash) => (picked, hash, false),
+    };
     let server = maps.server(picked.word.server()).ok_or(Verdict::DropInternal)?;
-    if has_nat && server.kind == KIND_NAT {
-        if !flow.opens() {
-            return Err(match void {
-                true => Verdict::DropNatBackendDown,
-                false => Verdict::DropNatNoConnection,
-            });
-        }
+    if is_nat {
         may_go::<I, M, F>(maps, frame, server, flow)?;
         let slot = nat::opened(maps, frame.packet(), flow, hash, picked, arrival)?;
         return nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival).map(Some);
@@ -129,16 +117,61 @@ fn serve<I: Translate, M: Maps, F: Frame>(
     direct::<I, M, F>(maps, frame, picked, server, flow).map(Some)
 }
 
+/// What a client's packet is to become.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice<'m> {
+    /// A packet of this NAT connection.
+    Connection(NatSlot<'m>),
+    /// No client's packet but a backend's.
+    Reply,
+    /// The first packet of a NAT connection to this backend; with the hash that chose it.
+    Open(Picked, u64),
+    /// A packet for this backend, sent to it as it is; with the hash that chose it.
+    Direct(Picked, u64),
+}
+
+/// Decides on a client's packet.
+#[inline(always)]
+pub fn choose<'m, I: Ip, M: Maps>(
+    maps: &'m M,
+    service: &Service,
+    flow: &Flow,
+) -> Result<Choice<'m>, Verdict> {
+    let has_nat = maps.settings().features & FEATURE_NAT != 0 && service.is(SERVICE_NAT);
+    let mut is_void = false;
+    if has_nat {
+        match nat::known(maps, flow) {
+            Known::Connection(slot) => return Ok(Choice::Connection(slot)),
+            Known::Reply => return Ok(Choice::Reply),
+            Known::Void => is_void = true,
+            Known::Nothing => {}
+        }
+    }
+    let hash = flow_hash::<I>(maps.settings().seed, service, &flow.key);
+    let picked = pick(maps, service, flow, hash)?;
+    if !has_nat {
+        return Ok(Choice::Direct(picked, hash));
+    }
+    // In a service whose mode changed, what NAT does not know is the former mode's.
+    let server = maps.server(picked.word.server()).ok_or(Verdict::DropInternal)?;
+    match server.kind {
+        KIND_NAT if flow.opens() => Ok(Choice::Open(picked, hash)),
+        KIND_NAT if is_void => Err(Verdict::DropNatBackendDown),
+        KIND_NAT => Err(Verdict::DropNatNoConnection),
+        _ => Ok(Choice::Direct(picked, hash)),
+    }
+}
+
 /// The hash that decides on a flow's backend, by the service's policy.
 #[inline(always)]
-fn hash_of<I: Translate, M: Maps>(maps: &M, service: &Service, flow: &Flow) -> u64 {
-    let seed = maps.settings().seed;
+#[must_use]
+pub fn flow_hash<I: Ip>(seed: u64, service: &Service, key: &FlowKey) -> u64 {
     if !service.is(SERVICE_HASH_SOURCE | SERVICE_HASH_ADDRESSES) {
-        return I::hash(seed, &flow.key);
+        return I::hash(seed, key);
     }
-    let destination =
-        if service.is(SERVICE_HASH_ADDRESSES) { flow.key.destination } else { [0; 4] };
-    I::hash(seed, &FlowKey { destination, ports: 0, kind: I::FAMILY << 16, ..flow.key })
+    let both = service.is(SERVICE_HASH_ADDRESSES);
+    let destination = if both { key.destination } else { [0; 4] };
+    I::hash(seed, &FlowKey { destination, ports: 0, kind: I::FAMILY << 16, ..*key })
 }
 
 /// Whether the way to a server is known and takes the packet.

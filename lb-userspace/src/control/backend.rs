@@ -7,7 +7,7 @@ use lb_common::abi::Word;
 use super::admission::{Admission, Phase, Want};
 use super::health::{HealthSnapshot, HealthState};
 use super::status::epoch_ms;
-use crate::config::model;
+use crate::config::model::{self, Mode};
 use crate::report;
 
 /// A backend as it runs.
@@ -17,6 +17,8 @@ pub struct Backend {
     /// The probe's key; never used again after the backend is gone.
     pub probe: u64,
     pub index: u16,
+    /// How it is reached; in a service whose mode changed, retired ones keep theirs.
+    pub mode: Mode,
     pub server: u32,
     pub(super) generation: u32,
     pub admission: Admission,
@@ -61,6 +63,15 @@ pub struct NewBackend {
 }
 
 impl Backend {
+    /// Whether it can become this in place: another address, or another mode, is another server,
+    /// and the connections of this one finish here.
+    #[must_use]
+    pub fn stays_as(&self, wanted: &model::Backend, mode: Mode) -> bool {
+        self.config.name == wanted.name
+            && self.config.address == wanted.address
+            && self.mode == mode
+    }
+
     /// What the dataplane does with it, as users are told.
     #[must_use]
     pub fn state(&self) -> report::BackendState {

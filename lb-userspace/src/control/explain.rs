@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::abi::{FlowKey, MODE_DSR};
+use lb_common::abi::FlowKey;
 use lb_common::find_service::{Service, find_service};
 use lb_common::hash::fast_range;
 use lb_common::ip::{Flow, Ip, V4, V6, ports};
 use lb_common::maps::Maps;
-use lb_common::nat::is_usable;
-use lb_common::pick::{Picked, pick, pick_new};
+use lb_common::path::{Choice, choose, flow_hash};
+use lb_common::pick::Picked;
 use lb_common::verdict::{Event, Verdict};
 
 use super::node::Node;
@@ -58,6 +58,7 @@ fn explain_in<I: Ip>(
             kind: FlowKey::kind_of(I::FAMILY, number),
         },
         tcp_flags: if protocol == Protocol::Tcp { tcp_flags } else { 0 },
+        length: 40,
     };
     let hash = I::hash(maps.settings.seed, &flow(SYN).key);
     let mut answer = Explanation {
@@ -87,24 +88,23 @@ fn explain_in<I: Ip>(
     };
     answer.service = Some(running.config.name.clone());
     answer.steps.push(format!("service {} in mode {}", running.config.name, running.config.mode));
+    let hash = flow_hash::<I>(maps.settings.seed, &service, &flow(SYN).key);
     home(&mut answer, running, &View::new(maps), &service, hash);
-    let new = decide(
+    let new = decide::<I>(
         &mut answer.steps,
         running,
         &View::new(maps),
         &service,
         &flow(SYN),
-        hash,
         "a new flow",
     );
     let existing = (protocol == Protocol::Tcp).then(|| {
-        decide(
+        decide::<I>(
             &mut answer.steps,
             running,
             &View::new(maps),
             &service,
             &flow(ACK),
-            hash,
             "an existing flow",
         )
     });
@@ -151,39 +151,29 @@ fn home(
     ));
     let (element, bit) = service.table.mark_at(slot);
     if service.table.marked() && view.marks(element).is_some_and(|m| m >> bit & 1 != 0) {
-        answer.steps.push("the slot is marked: the flow table is asked".into());
+        answer.steps.push("a change of the slot is fresh: the flow table is asked".into());
     }
 }
 
 /// What a packet of the flow gets, by the same functions that run in the kernel.
-fn decide(
+fn decide<I: Ip>(
     steps: &mut Vec<String>,
     running: &Running,
     view: &View<'_>,
     service: &Service,
     flow: &Flow,
-    hash: u64,
     what: &str,
 ) -> Result<Picked, Verdict> {
-    let known = (service.mode != MODE_DSR).then(|| view.nat(&flow.key)).flatten();
-    let picked = match known {
-        Some(slot) => {
+    let picked = choose::<I, _>(view, service, flow).and_then(|choice| match choice {
+        Choice::Connection(slot) => {
+            steps.push(format!("{what}: a NAT connection of it is open"));
             let row = slot.entry().row;
-            if is_usable(view, flow, slot.entry()) {
-                steps.push(format!("{what}: a NAT connection of it is open"));
-                let word = view.word(row).ok_or(Verdict::DropInternal)?;
-                Ok(Picked { row, word })
-            } else if flow.opens() {
-                steps.push(format!("{what}: its NAT connection is void, its backend being gone"));
-                pick_new(view, service, hash)
-            } else {
-                Err(Verdict::DropNatBackendDown)
-            }
+            let word = view.word(row).ok_or(Verdict::DropInternal)?;
+            Ok(Picked { row, word })
         }
-        None if service.mode == MODE_DSR => pick(view, service, flow, hash),
-        None if flow.opens() => pick_new(view, service, hash),
-        None => Err(Verdict::DropNatNoConnection),
-    };
+        Choice::Reply => Err(Verdict::NatReply),
+        Choice::Open(picked, _) | Choice::Direct(picked, _) => Ok(picked),
+    });
     let events = view.events();
     if events.contains(&Event::Rehash) {
         steps.push(format!("{what}: its home is not in the normal state, so it is hashed on"));
@@ -207,7 +197,7 @@ fn next_hop(answer: &mut Explanation, node: &Node, running: &Running, row: u32) 
     let Some(backend) = running.backends.iter().find(|b| running.tables.row(b.index) == row) else {
         return;
     };
-    match node.servers.hop(backend.config.address) {
+    match node.servers.hop(backend.config.address, backend.mode) {
         Some(Ok(hop)) => answer.steps.push(format!(
             "sent to {} at {} on {}",
             backend.config.address,

@@ -11,6 +11,7 @@ pub mod health;
 pub mod node;
 pub mod servers;
 pub mod service;
+pub mod shadows;
 pub mod status;
 pub mod sweep;
 pub mod tables;

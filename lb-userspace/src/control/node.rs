@@ -57,7 +57,7 @@ impl Node {
     #[must_use]
     pub fn new(maps: Arc<LiveMaps>, node: model::Node, prober: Prober, resolver: Resolver) -> Self {
         Self {
-            servers: Servers::new(Arc::clone(&maps), node.nat_addresses.clone()),
+            servers: Servers::new(Arc::clone(&maps), &node),
             arena: Arena::new(maps),
             config: Config { node, services: Vec::new() },
             services: Vec::new(),
@@ -99,10 +99,7 @@ impl Node {
         for service in &wanted.services {
             match self.services.iter().position(|r| continues(r, service)) {
                 Some(at) => self.change(at, service, drains, now)?,
-                None => {
-                    let before = gone.iter().find(|r| r.config.name == service.name);
-                    self.add(service, before, drains, first, now)?;
-                }
+                None => self.add(service, drains, first, now)?,
             }
         }
         for running in gone {
@@ -157,7 +154,11 @@ impl Node {
     /// Settles what is due.
     pub fn on_clock(&mut self) -> Result<()> {
         let now = Instant::now();
-        self.services.iter_mut().try_for_each(|r| r.settle(&mut self.arena, now).map(drop))
+        for running in &mut self.services {
+            let discarded = running.settle(&mut self.arena, now)?;
+            self.discarded.extend(discarded);
+        }
+        Ok(())
     }
 
     /// When [`Self::on_clock`] has something to do.
@@ -179,18 +180,13 @@ impl Node {
         self.arena.give_back(resting.discarded);
     }
 
-    /// The services whose recorded flows must be swept, by frontend.
+    /// What a sweep of recorded flows must know, by service number, if one is needed.
     #[must_use]
-    pub fn to_sweep(&self) -> Option<HashMap<Key, Swept>> {
+    pub fn to_sweep(&self) -> Option<HashMap<u32, Swept>> {
         if !self.services.iter().any(Running::needs_sweep) {
             return None;
         }
-        let dsr = self.services.iter().filter(|r| r.config.mode == Mode::Dsr);
-        let by_key = dsr.flat_map(|r| {
-            let swept = r.swept();
-            r.keys().into_iter().map(move |key| (key, swept.clone()))
-        });
-        Some(by_key.collect())
+        Some(self.services.iter().map(|r| (r.tables.number, r.swept())).collect())
     }
 
     /// Applies a sweep of the flow table that began at `began`.
@@ -206,21 +202,22 @@ impl Node {
     /// How long connections to each row may be idle.
     #[must_use]
     pub fn idle_by_row(&self) -> HashMap<u32, Duration> {
-        let nat = self.services.iter().filter(|r| r.config.mode == Mode::Nat);
-        nat.flat_map(|r| r.tables.all_rows().map(|row| (row, r.config.idle_timeout))).collect()
+        let services = self.services.iter();
+        services.flat_map(|r| r.tables.all_rows().map(|row| (row, r.config.idle_timeout))).collect()
     }
 
     /// Applies a sweep of the NAT table that began at `began`, and frees what nothing holds.
-    pub fn nat_swept(&mut self, found: NatFound, began: Instant) {
+    pub fn nat_swept(&mut self, found: NatFound, began: Instant) -> Result<()> {
         self.nat_rows = found.rows;
         for running in &mut self.services {
-            let discarded = running.free_retired(&self.nat_rows, began);
+            let discarded = running.free_retired(&mut self.arena, &self.nat_rows, began)?;
             self.discarded.extend(discarded);
         }
         // Not what a packet may hold that is under way: a sweep takes far longer than one.
         if began > self.changed_at {
             self.forget_servers();
         }
+        Ok(())
     }
 
     /// Live recorded flows, or connections, of a backend; `None` where not known.
@@ -229,7 +226,7 @@ impl Node {
         let sum = |counts: &HashMap<u32, u64>| {
             running.tables.rows(backend.index).filter_map(|row| counts.get(&row)).sum()
         };
-        match running.config.mode {
+        match backend.mode {
             Mode::Nat => Some(sum(&self.nat_rows)),
             Mode::Dsr | Mode::Ipip | Mode::Gue => {
                 Some(sum(&running.flows)).filter(|flows| *flows > 0)
@@ -245,21 +242,16 @@ impl Node {
         Some((s, b))
     }
 
-    /// Adds a service. Where it succeeds another of its name (`before`: the mode changed), its
-    /// backends keep their health and what traffic they take.
     fn add(
         &mut self,
         service: &model::Service,
-        before: Option<&Running>,
         drains: &Drains,
         first: bool,
         now: Instant,
     ) -> Result<()> {
         let mut backends = Vec::new();
         for backend in &service.backends {
-            let same = |b: &&Backend| b.config.name == backend.name && is_probed(service);
-            let before = before.and_then(|r| r.backends.iter().find(same));
-            let mut new = self.new_backend(service, backend, before, drains, now)?;
+            let mut new = self.new_backend(service, backend, None, drains, now)?;
             new.wait_for_health = !first;
             backends.push(new);
         }
@@ -270,6 +262,8 @@ impl Node {
     }
 
     /// Changes a service in place: new backends first, then the table, then the old ones' words.
+    /// A backend with another address, or in another mode, is a new one under its name: where
+    /// only the mode changed it keeps its health and what traffic it takes.
     fn change(
         &mut self,
         at: usize,
@@ -283,30 +277,30 @@ impl Node {
         }
         let old = std::mem::replace(&mut self.services[at].config, service.clone());
         let mut rebuild = self.services[at].tables.is_outgrown();
+        let gone = self.services[at].part_with(service);
         for backend in &service.backends {
-            let Some(existing) = old.backends.iter().find(|b| b.name == backend.name) else {
-                let new = self.new_backend(service, backend, None, drains, now)?;
+            let Some(b) = self.services[at].position(&backend.name) else {
+                let before = gone.iter().find(|b| b.config.name == backend.name);
+                let new = self.new_backend(service, backend, before, drains, now)?;
                 self.services[at].add(&mut self.arena, new, now)?;
                 rebuild = true;
                 continue;
             };
-            rebuild |= existing.weight != backend.weight;
-            if existing.address != backend.address {
-                let server = self.server(backend.address, service.mode)?;
-                let running = &mut self.services[at];
-                running.replace(&mut self.arena, &backend.name, server, now)?;
-            }
-            self.reconfigure(at, service, backend)?;
+            let weight = |b: &model::Backend| b.name == backend.name && b.weight != backend.weight;
+            rebuild |= old.backends.iter().any(weight);
+            self.reconfigure(at, b, service, backend)?;
         }
         let running = &mut self.services[at];
-        let gone = running.part_with(&service.backends);
+        running.sort();
+        // Records first say what packets of the new table need: that NAT is asked, say.
+        running.listen(&mut self.arena)?;
         if rebuild || !gone.is_empty() {
-            let discarded = running.rebuild(&mut self.arena)?;
+            let discarded = running.rebuild(&mut self.arena, now)?;
             self.discarded.extend(discarded);
         }
         for backend in &gone {
             self.prober.remove(backend.probe);
-            running.retire(&mut self.arena, backend, now)?;
+            running.retire(&mut self.arena, backend)?;
         }
         running.listen(&mut self.arena)
     }
@@ -314,13 +308,11 @@ impl Node {
     fn reconfigure(
         &mut self,
         at: usize,
+        b: usize,
         service: &model::Service,
         config: &model::Backend,
     ) -> Result<()> {
         let running = &mut self.services[at];
-        let Some(b) = running.backends.iter().position(|b| b.config.name == config.name) else {
-            return Ok(());
-        };
         running.backends[b].config = config.clone();
         running.write_port(&self.arena, &running.backends[b])?;
         let key = running.backends[b].probe;
@@ -336,7 +328,10 @@ impl Node {
         drains: &Drains,
         now: Instant,
     ) -> Result<NewBackend> {
-        let server = self.server(backend.address, service.mode)?;
+        let (server, is_new) = self.servers.id(backend.address, service.mode)?;
+        if is_new {
+            self.resolver.add(backend.address);
+        }
         let probe = self.next_probe;
         self.next_probe += 1;
         let before = before.filter(|b| b.config.address == backend.address);
@@ -358,17 +353,10 @@ impl Node {
         })
     }
 
-    fn server(&mut self, address: IpAddr, mode: Mode) -> Result<u32> {
-        let (id, new) = self.servers.id(address, mode)?;
-        if new {
-            self.resolver.add(address);
-        }
-        Ok(id)
-    }
-
     /// Refuses what would not fit, before anything is changed.
     fn check_room(&self, wanted: &Config) -> Result<()> {
-        let servers = wanted.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address));
+        let servers =
+            wanted.services.iter().flat_map(|s| s.backends.iter().map(|b| (b.address, s.mode)));
         self.servers.check_room(servers)?;
         let mut needs = Vec::new();
         for service in &wanted.services {
@@ -409,7 +397,7 @@ impl Node {
 
 /// Whether a service can become what is wanted in place.
 fn continues(running: &Running, service: &model::Service) -> bool {
-    running.config.name == service.name && running.config.mode == service.mode
+    running.config.name == service.name
 }
 
 fn probes_of(running: &Running) -> impl Iterator<Item = (u64, (String, String))> {

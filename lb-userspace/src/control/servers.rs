@@ -8,9 +8,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use lb_common::abi::{ADDRESS_NAT, ADDRESS_VIP, Server, Table};
+use bytemuck::Zeroable;
+use lb_common::abi::{
+    ADDRESS_NAT, ADDRESS_VIP, KIND_DSR, KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6, KIND_NAT,
+    Server, ServiceRecord, Table,
+};
 
-use crate::config::model::Mode;
+use crate::config::model::Prefix;
+use crate::config::model::{Mode, Node};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::regions::Regions;
 use crate::dataplane::services::{Key, ServiceTable, address};
@@ -20,18 +25,26 @@ use crate::net::{HopProblem, NextHop};
 #[derive(Debug)]
 pub struct Servers {
     maps: Arc<LiveMaps>,
-    known: HashMap<IpAddr, Known>,
+    known: HashMap<(IpAddr, Mode), Known>,
+    hops: HashMap<IpAddr, Hop>,
     ids: Regions,
     /// Configured sources of full NAT.
     nat_addresses: Vec<IpAddr>,
+    /// Configured sources of tunnels.
+    tunnel_sources: Vec<Prefix>,
     /// `ADDRESS_*` bits written for each address.
     addresses: HashMap<IpAddr, u32>,
 }
 
-#[derive(Debug)]
+/// An address reached in one way.
+#[derive(Clone, Copy, Debug)]
 struct Known {
     id: u32,
-    mode: Mode,
+}
+
+/// What the resolver says of an address.
+#[derive(Debug, Default)]
+struct Hop {
     hop: Option<Result<NextHop, HopProblem>>,
     /// The kernel's preferred source, as last known: a next hop that is lost for a moment does
     /// not change what replies are addressed to.
@@ -40,76 +53,91 @@ struct Known {
 
 impl Servers {
     #[must_use]
-    pub fn new(maps: Arc<LiveMaps>, nat_addresses: Vec<IpAddr>) -> Self {
-        let ids = Regions::new(maps.servers.len());
-        Self { maps, known: HashMap::new(), ids, nat_addresses, addresses: HashMap::new() }
+    pub fn new(maps: Arc<LiveMaps>, node: &Node) -> Self {
+        Self {
+            known: HashMap::new(),
+            hops: HashMap::new(),
+            ids: Regions::new(maps.servers.len()),
+            nat_addresses: node.nat_addresses.clone(),
+            tunnel_sources: node.tunnel_sources.clone(),
+            addresses: HashMap::new(),
+            maps,
+        }
     }
 
     /// Refuses servers there would be no room for, beside those that are there.
-    pub fn check_room(&self, servers: impl Iterator<Item = IpAddr>) -> Result<()> {
-        let new: BTreeSet<IpAddr> = servers.filter(|s| !self.known.contains_key(s)).collect();
+    pub fn check_room(&self, servers: impl Iterator<Item = (IpAddr, Mode)>) -> Result<()> {
+        let new: BTreeSet<(IpAddr, Mode)> =
+            servers.filter(|s| !self.known.contains_key(s)).collect();
         let left = self.ids.left() as usize;
         ensure!(new.len() <= left, "{} new servers, but room for {left}: {NO_SERVERS}", new.len());
         Ok(())
     }
 
-    /// The server's element; made if it is new, which the second value tells.
-    pub fn id(&mut self, server: IpAddr, mode: Mode) -> Result<(u32, bool)> {
-        if let Some(known) = self.known.get_mut(&server) {
-            known.mode = mode;
+    /// The server's element; made if it is new. The second value tells whether the address is.
+    pub fn id(&mut self, address: IpAddr, mode: Mode) -> Result<(u32, bool)> {
+        if let Some(known) = self.known.get(&(address, mode)) {
             return Ok((known.id, false));
         }
         let id = self.ids.take(1).context(NO_SERVERS)?;
-        self.known.insert(server, Known { id, mode, hop: None, source: None });
-        self.write(server)?;
-        Ok((id, true))
+        self.known.insert((address, mode), Known { id });
+        let new = !self.hops.contains_key(&address);
+        self.hops.entry(address).or_default();
+        self.write(address, mode)?;
+        Ok((id, new))
     }
 
     /// Takes what the resolver says. Whether it is about a server we know.
-    pub fn set_hop(&mut self, server: IpAddr, hop: Result<NextHop, HopProblem>) -> Result<bool> {
-        let configured = self.configured_source(server);
-        let Some(known) = self.known.get_mut(&server) else { return Ok(false) };
+    pub fn set_hop(&mut self, address: IpAddr, hop: Result<NextHop, HopProblem>) -> Result<bool> {
+        let Some(known) = self.hops.get_mut(&address) else { return Ok(false) };
         if let Ok(hop) = &hop
             && !hop.source.is_unspecified()
         {
             known.source = Some(hop.source);
         }
-        known.hop = Some(hop.and_then(|hop| match (known.mode, hop.via) {
-            // The router would send a packet for the VIP back here.
-            (Mode::Dsr, Some(via)) => Err(HopProblem::Routed { via }),
-            (Mode::Nat, _) if configured.or(known.source).is_none() => Err(HopProblem::NoSource),
-            _ => Ok(hop),
-        }));
-        self.write(server)?;
+        known.hop = Some(hop);
+        let modes: Vec<Mode> =
+            self.known.keys().filter(|(a, _)| *a == address).map(|(_, mode)| *mode).collect();
+        modes.into_iter().try_for_each(|mode| self.write(address, mode))?;
         Ok(true)
     }
 
     /// Servers of which the resolver has said nothing yet.
     #[must_use]
     pub fn unresolved(&self) -> usize {
-        self.known.values().filter(|known| known.hop.is_none()).count()
+        self.hops.values().filter(|known| known.hop.is_none()).count()
     }
 
-    /// The next hop as resolved last.
+    /// The way to a server in a mode, or why there is none; `None` while the resolver is silent.
     #[must_use]
-    pub fn hop(&self, server: IpAddr) -> Option<&Result<NextHop, HopProblem>> {
-        self.known.get(&server)?.hop.as_ref()
+    pub fn hop(&self, address: IpAddr, mode: Mode) -> Option<Result<&NextHop, HopProblem>> {
+        let known = self.hops.get(&address)?;
+        Some(match known.hop.as_ref()? {
+            Err(problem) => Err(problem.clone()),
+            Ok(hop) => match (mode, hop.via) {
+                // The router would send a packet for the VIP back here.
+                (Mode::Dsr, Some(via)) => Err(HopProblem::Routed { via }),
+                (Mode::Dsr, None) => Ok(hop),
+                _ if self.source(address, mode, known).is_none() => Err(HopProblem::NoSource),
+                _ => Ok(hop),
+            },
+        })
     }
 
-    /// Forgets all servers but those with these elements; says which are gone. Their elements
-    /// may be taken again at once, so a grace period must have passed since their last use.
+    /// Forgets all servers but those with these elements; says which addresses are gone. Their
+    /// elements may be taken again at once, so a grace period must have passed since their last
+    /// use.
     pub fn keep(&mut self, ids: &BTreeSet<u32>) -> Vec<IpAddr> {
-        let gone: Vec<IpAddr> = self
-            .known
-            .iter()
-            .filter(|(_, known)| !ids.contains(&known.id))
-            .map(|(server, _)| *server)
-            .collect();
-        for server in &gone {
-            if let Some(known) = self.known.remove(server) {
+        self.known.retain(|_, known| {
+            let stays = ids.contains(&known.id);
+            if !stays {
                 self.ids.give(known.id, 1);
             }
-        }
+            stays
+        });
+        let used: BTreeSet<IpAddr> = self.known.keys().map(|(address, _)| *address).collect();
+        let gone: Vec<IpAddr> = self.hops.keys().copied().filter(|a| !used.contains(a)).collect();
+        self.hops.retain(|address, _| used.contains(address));
         gone
     }
 
@@ -123,8 +151,9 @@ impl Servers {
         for vip in vips {
             *wanted.entry(*vip).or_default() |= ADDRESS_VIP;
         }
-        for (server, known) in self.known.iter().filter(|(_, known)| known.mode == Mode::Nat) {
-            let sources = [self.configured_source(*server), known.source];
+        for (server, mode) in self.known.keys().filter(|(_, mode)| *mode == Mode::Nat) {
+            let learned = self.hops.get(server).and_then(|hop| hop.source);
+            let sources = [self.configured_source(*server, *mode).map(|p| p.address), learned];
             for source in sources.into_iter().flatten() {
                 *wanted.entry(source).or_default() |= ADDRESS_NAT;
             }
@@ -137,29 +166,67 @@ impl Servers {
         }
         for (address, bits) in wanted {
             if self.addresses.get(&address) != Some(&bits) {
-                records.put(address_key(address), 0, bits, Table(0))?;
+                let template = ServiceRecord { flags: bits, ..ServiceRecord::zeroed() };
+                records.put(address_key(address), &template, Table(0))?;
                 self.addresses.insert(address, bits);
             }
         }
         Ok(())
     }
 
-    fn configured_source(&self, server: IpAddr) -> Option<IpAddr> {
-        self.nat_addresses.iter().find(|a| a.is_ipv4() == server.is_ipv4()).copied()
+    fn configured_source(&self, server: IpAddr, mode: Mode) -> Option<Prefix> {
+        let fits = |a: &IpAddr| a.is_ipv4() == server.is_ipv4();
+        match mode {
+            Mode::Nat => self.nat_addresses.iter().copied().find(fits).map(Prefix::host),
+            Mode::Dsr => None,
+            Mode::Ipip | Mode::Gue => {
+                self.tunnel_sources.iter().copied().find(|prefix| fits(&prefix.address))
+            }
+        }
     }
 
-    fn write(&self, server: IpAddr) -> Result<()> {
-        let Some(known) = self.known.get(&server) else { return Ok(()) };
-        let (ethernet, ifindex) = match &known.hop {
-            Some(Ok(hop)) => (ethernet(hop), hop.ifindex),
-            _ => ([0; 3], 0),
+    /// What packets to a server come from.
+    fn source(&self, server: IpAddr, mode: Mode, hop: &Hop) -> Option<Prefix> {
+        self.configured_source(server, mode).or(hop.source.map(Prefix::host))
+    }
+
+    fn write(&self, server: IpAddr, mode: Mode) -> Result<()> {
+        let Some(known) = self.known.get(&(server, mode)) else { return Ok(()) };
+        let way = match self.hop(server, mode) {
+            Some(Ok(hop)) => Way::of(hop),
+            _ => Way::default(),
         };
-        let nat_address = self.configured_source(server).or(known.source);
-        let nat_address = nat_address.map(address).unwrap_or_default();
-        let record =
-            Server { ethernet, ifindex, address: address(server), nat_address, padding: [0; 4] };
+        let source = self.hops.get(&server).and_then(|hop| self.source(server, mode, hop));
+        let record = Server {
+            ethernet: way.ethernet,
+            ifindex: way.ifindex,
+            address: address(server),
+            source: source.map(|prefix| address(prefix.address)).unwrap_or_default(),
+            kind: kind(mode, server),
+            mtu: way.mtu,
+            vlan: way.vlan,
+            entropy: source.map_or(0, entropy),
+        };
         self.maps.servers.set(known.id, record)
     }
+}
+
+/// How packets are sent to a server.
+fn kind(mode: Mode, server: IpAddr) -> u32 {
+    match (mode, server) {
+        (Mode::Dsr, _) => KIND_DSR,
+        (Mode::Nat, _) => KIND_NAT,
+        (Mode::Ipip, IpAddr::V4(_)) => KIND_IPIP4,
+        (Mode::Ipip, IpAddr::V6(_)) => KIND_IPIP6,
+        (Mode::Gue, IpAddr::V4(_)) => KIND_GUE4,
+        (Mode::Gue, IpAddr::V6(_)) => KIND_GUE6,
+    }
+}
+
+/// The host bits of a prefix, at most the last 32, as in a packet.
+fn entropy(prefix: Prefix) -> u32 {
+    let bits = if prefix.address.is_ipv4() { 32 } else { 128 } - u32::from(prefix.length);
+    u32::MAX.checked_shr(32 - bits.min(32)).unwrap_or(0).to_be()
 }
 
 const NO_SERVERS: &str = "raise `limits.servers` and restart";
@@ -170,11 +237,21 @@ pub fn address_key(address: IpAddr) -> Key {
     Key { address, port: 0, protocol: 0 }
 }
 
-/// Destination and source MAC address as a frame begins.
-fn ethernet(hop: &NextHop) -> [u32; 3] {
-    let mut bytes = [0; 12];
-    let (destination, source) = bytes.split_at_mut(6);
-    destination.copy_from_slice(&hop.destination_mac);
-    source.copy_from_slice(&hop.source_mac);
-    bytemuck::cast(bytes)
+/// How frames reach a server, as its record has it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    ethernet: [u32; 3],
+    ifindex: u32,
+    mtu: u32,
+    vlan: u32,
+}
+
+impl Way {
+    fn of(hop: &NextHop) -> Self {
+        let mut bytes = [0; 12];
+        let (destination, source) = bytes.split_at_mut(6);
+        destination.copy_from_slice(&hop.destination_mac);
+        source.copy_from_slice(&hop.source_mac);
+        Self { ethernet: bytemuck::cast(bytes), ifindex: hop.ifindex, mtu: hop.mtu, vlan: 0 }
+    }
 }

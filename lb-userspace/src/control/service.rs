@@ -3,28 +3,36 @@
 //! Everything that changes what traffic a backend takes goes through [`Running::steer`], which
 //! knows what must be marked before the word is written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lb_common::abi::{MODE_DSR, MODE_NAT, Word};
-use lb_common::find_service::Service as Found;
+use bytemuck::Zeroable;
+use lb_common::abi::{
+    SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC,
+    SERVICE_RATE, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_TRACK, SERVICE_UDP_FLOW, ServiceRecord, Word,
+};
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
 use super::backend::{Backend, Counted, NewBackend, want};
-use super::health::{HealthSnapshot, HealthState};
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, Member, ServiceTables};
-use crate::config::model::{self, Mode, Probe};
+use crate::config::model::{self, HashPolicy, Mode, Probe, Track, UdpPolicy};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::services::Key;
+use crate::dataplane::view::monotonic_seconds;
 
 /// A backend that left the configuration; its row rests until nothing points to it.
 #[derive(Clone, Copy, Debug)]
 struct Retired {
     index: u16,
+    mode: Mode,
     server: u32,
-    since: Instant,
+    /// Its word, without new flows.
+    word: Word,
+    /// Since when nothing leads to it but recorded flows; `None` while it is some slot's
+    /// previous owner.
+    since: Option<Instant>,
 }
 
 /// A service as it runs.
@@ -34,6 +42,8 @@ pub struct Running {
     pub backends: Vec<Backend>,
     pub tables: ServiceTables,
     retired: Vec<Retired>,
+    /// Backends that leave with the next table.
+    leaving: Vec<(u16, Mode)>,
     /// Flows may be recorded that go elsewhere than their slot says.
     exceptions: bool,
     /// Raised by every change of words or tables.
@@ -44,6 +54,10 @@ pub struct Running {
     flows_as_of: Option<Instant>,
     /// When levels were last brought up to date.
     paced_at: Instant,
+    /// As in [`ServiceRecord::udp_until`].
+    udp_until: u32,
+    /// Whether the node's block list has entries.
+    has_block_list: bool,
 }
 
 impl Running {
@@ -54,35 +68,34 @@ impl Running {
         backends: Vec<NewBackend>,
         now: Instant,
     ) -> Result<Self> {
-        let mode = match config.mode {
-            Mode::Nat => MODE_NAT,
-            // The other modes have no path in the program yet.
-            Mode::Dsr | Mode::Ipip | Mode::Gue => MODE_DSR,
-        };
-        let tables = ServiceTables::new(arena, backends.len(), mode)?;
+        let tables = ServiceTables::new(arena, backends.len())?;
         let mut running = Self {
             config,
             backends: Vec::new(),
             tables,
             retired: Vec::new(),
+            leaving: Vec::new(),
             exceptions: false,
             epoch: 0,
             flows: HashMap::new(),
             flows_as_of: None,
             paced_at: now,
+            udp_until: 0,
+            has_block_list: false,
         };
         for backend in backends {
             running.add(arena, backend, now)?;
         }
         // Nothing is discarded: there was no table before.
-        let _ = running.rebuild(arena)?;
+        let _ = running.rebuild(arena, now)?;
         Ok(running)
     }
 
     /// The most rows it will need at once to become this: leaving backends keep theirs for a while.
     #[must_use]
     pub fn rows_towards(&self, wanted: &model::Service) -> usize {
-        let is_new = |w: &&model::Backend| self.backends.iter().all(|b| b.config.name != w.name);
+        let is_new =
+            |w: &&model::Backend| !self.backends.iter().any(|b| b.stays_as(w, wanted.mode));
         self.backends.len() + self.retired.len() + wanted.backends.iter().filter(is_new).count()
     }
 
@@ -91,6 +104,8 @@ impl Running {
         let used = |index: &u16| {
             self.backends.iter().any(|b| b.index == *index)
                 || self.retired.iter().any(|r| r.index == *index)
+                || self.leaving.iter().any(|(leaving, _)| leaving == index)
+                || self.tables.is_shadow(*index)
         };
         let capacity = u16::try_from(self.tables.capacity()).unwrap_or(u16::MAX);
         let index = (0..capacity).find(|index| !used(index)).context("no row left")?;
@@ -109,6 +124,7 @@ impl Running {
         let mut backend = Backend {
             generation: self.tables.next_generation(&arena.maps, index),
             index,
+            mode: self.config.mode,
             admission,
             level: Word::FULL,
             config: new.config,
@@ -126,23 +142,43 @@ impl Running {
         Ok(())
     }
 
-    /// Takes backends out of the next table: those whose names are not among these.
-    pub fn part_with(&mut self, keep: &[model::Backend]) -> Vec<Backend> {
-        let stays = |b: &Backend| keep.iter().any(|k| k.name == b.config.name);
+    /// Takes backends out of the next table: all that do not stay as one of these.
+    pub fn part_with(&mut self, wanted: &model::Service) -> Vec<Backend> {
+        let stays = |b: &Backend| wanted.backends.iter().any(|k| b.stays_as(k, wanted.mode));
         let (stay, leave) = std::mem::take(&mut self.backends).into_iter().partition(stays);
         self.backends = stay;
+        self.leaving = leave.iter().map(|b: &Backend| (b.index, b.mode)).collect();
         leave
     }
 
-    /// Retires a backend that is in no table any more. Connections that are recorded to it may
-    /// finish.
-    pub fn retire(&mut self, arena: &mut Arena, gone: &Backend, now: Instant) -> Result<()> {
-        let serving = gone.admission.phase() != Phase::Down;
-        let word = Word::new(0, 0, gone.server, gone.generation, serving, true);
+    /// Retires a backend that is in no table any more. Its connections may finish: those that are
+    /// recorded, and for as long as it is some slot's previous owner, those that are not.
+    pub fn retire(&mut self, arena: &mut Arena, gone: &Backend) -> Result<()> {
+        let phase = gone.admission.phase();
+        let is_shadow = self.tables.is_shadow(gone.index);
+        let keeps = is_shadow && matches!(phase, Phase::Serving | Phase::Draining);
+        let admit_old = if keeps { Word::FULL } else { 0 };
+        let serving = phase != Phase::Down;
+        let word = Word::new(0, admit_old, gone.server, gone.generation, serving, true);
         self.tables.set_word(&arena.maps, gone.index, word)?;
-        self.retired.push(Retired { index: gone.index, server: gone.server, since: now });
+        let since = (!is_shadow).then(Instant::now);
+        let (index, mode, server) = (gone.index, gone.mode, gone.server);
+        self.leaving.retain(|(leaving, _)| *leaving != index);
+        self.retired.push(Retired { index, mode, server, word, since });
         self.epoch += 1;
         Ok(())
+    }
+
+    /// Where a backend of this name is.
+    #[must_use]
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.backends.iter().position(|b| b.config.name == name)
+    }
+
+    /// Puts the backends in the order of the configuration.
+    pub fn sort(&mut self) {
+        let wanted = &self.config.backends;
+        self.backends.sort_by_key(|b| wanted.iter().position(|w| w.name == b.config.name));
     }
 
     /// Takes rows for more backends; the table must be rebuilt.
@@ -154,18 +190,73 @@ impl Running {
     /// Makes its frontends those of its configuration.
     pub fn listen(&mut self, arena: &mut Arena) -> Result<()> {
         self.epoch += 1;
+        self.describe(arena)?;
         self.tables.listen(arena, &self.keys())
+    }
+
+    /// Whether the block list has entries, from now on.
+    pub fn set_block_list(&mut self, arena: &mut Arena, has_entries: bool) -> Result<()> {
+        self.has_block_list = has_entries;
+        self.describe(arena)
+    }
+
+    /// Writes what records say beside key and table.
+    fn describe(&mut self, arena: &mut Arena) -> Result<()> {
+        let config = &self.config;
+        let leaving = self.leaving.iter().map(|(_, mode)| *mode);
+        let past = self.retired.iter().map(|r| r.mode).chain(leaving);
+        let uses_nat = past.chain([config.mode]).any(|mode| mode == Mode::Nat);
+        let quic = config.quic.map_or(0, |quic| {
+            u32::from(quic.config_id) | u32::from(quic.server_id_length) << 8
+        });
+        let flags = [
+            (uses_nat, SERVICE_NAT),
+            (config.hash == HashPolicy::Source, SERVICE_HASH_SOURCE),
+            (config.hash == HashPolicy::Addresses, SERVICE_HASH_ADDRESSES),
+            (config.udp == UdpPolicy::Flow, SERVICE_UDP_FLOW),
+            (config.track == Track::Always, SERVICE_TRACK),
+            (!config.allow.is_empty(), SERVICE_ALLOW),
+            (self.has_block_list, SERVICE_BLOCK),
+            (config.rate_limit.is_some(), SERVICE_RATE),
+            (config.quic.is_some(), SERVICE_QUIC),
+            (config.mss.is_some(), SERVICE_MSS),
+        ];
+        let template = ServiceRecord {
+            flags: flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit),
+            udp_until: self.udp_until,
+            mss: config.mss.map_or(0, u32::from),
+            quic,
+            rate: config.rate_limit.map_or(0, |limit| limit.per_second),
+            burst: config.rate_limit.map_or(0, |limit| limit.burst),
+            ..ServiceRecord::zeroed()
+        };
+        self.tables.describe(arena, template)
+    }
+
+    /// A change begins: datagrams of flows that are not recorded count as existing for a while.
+    fn note_change(&mut self, arena: &mut Arena) -> Result<()> {
+        self.epoch += 1;
+        if self.config.udp == UdpPolicy::Flow {
+            let lasts = u32::try_from(self.config.udp_timeout.as_secs()).unwrap_or(u32::MAX);
+            self.udp_until = monotonic_seconds().saturating_add(lasts);
+            self.describe(arena)?;
+        }
+        Ok(())
     }
 
     /// Whether it is to be known that flows may be recorded: they are once the table is left to
     /// be walked, and stay so until a sweep finds none.
     fn note_exceptions(&mut self) {
         let is_away = |b: &Backend| b.admission.phase() != Phase::Serving;
-        self.exceptions |= !self.retired.is_empty() || self.backends.iter().any(is_away);
+        let is_changing = !self.retired.is_empty() || self.tables.has_shadows();
+        let is_direct = self.backends.iter().any(|b| b.mode != Mode::Nat) || is_changing;
+        self.exceptions |=
+            is_direct && (is_changing || self.backends.iter().any(is_away));
     }
 
-    /// Swaps in the table of the backends there are now.
-    pub fn rebuild(&mut self, arena: &mut Arena) -> Result<Discarded> {
+    /// Swaps in the table of the backends there are now. Slots that change are in transition for
+    /// `idle_timeout`.
+    pub fn rebuild(&mut self, arena: &mut Arena, now: Instant) -> Result<Discarded> {
         let members: Vec<Member> = self
             .backends
             .iter()
@@ -176,35 +267,34 @@ impl Running {
             })
             .collect();
         self.note_exceptions();
-        let cover = self.exceptions && self.config.mode == Mode::Dsr;
-        let discarded = self.tables.rebuild(arena, &members, cover)?;
-        self.epoch += 1;
+        // Before the table changes, so that no datagram counts as new by the old table.
+        self.note_change(arena)?;
+        let nat = self.nat_indices();
+        let has_flows = self.has_flows();
+        let discarded = self.tables.rebuild(
+            arena,
+            &members,
+            |index| has_flows && !nat.contains(&index),
+            now,
+        )?;
+        self.exceptions |= has_flows;
         self.write_spares(arena)?;
         Ok(discarded)
     }
 
-    /// Points a backend to another server: the old one's connections end there, as in a failure.
-    /// Where it is probed, the new one takes traffic from its first success on.
-    pub fn replace(
-        &mut self,
-        arena: &mut Arena,
-        name: &str,
-        server: u32,
-        now: Instant,
-    ) -> Result<()> {
-        let Some(at) = self.backends.iter().position(|b| b.config.name == name) else {
-            return Ok(());
-        };
-        let probed = is_probed(&self.config);
-        let generation = self.tables.next_generation(&arena.maps, self.backends[at].index);
-        let backend = &mut self.backends[at];
-        backend.server = server;
-        backend.generation = generation;
-        if probed {
-            backend.admission.towards(Want::Down, now);
-            backend.health = HealthSnapshot::initial(HealthState::Unknown, now);
-        }
-        self.write_step(arena, at, false)
+    /// Whether packets of it belong to flows that have a backend: datagrams may not.
+    fn has_flows(&self) -> bool {
+        let has_tcp = self.config.listen.iter().any(|f| f.protocol == model::Protocol::Tcp);
+        has_tcp || self.config.udp == UdpPolicy::Flow
+    }
+
+    /// Backends, past ones included, whose connections are in the NAT table.
+    fn nat_indices(&self) -> BTreeSet<u16> {
+        let retired = self.retired.iter().map(|r| (r.index, r.mode));
+        let running = self.backends.iter().map(|b| (b.index, b.mode));
+        let nat = |(index, mode): (u16, Mode)| (mode == Mode::Nat).then_some(index);
+        let leaving = self.leaving.iter().copied();
+        retired.chain(running).chain(leaving).filter_map(nat).collect()
     }
 
     /// Writes the port a backend has on its side.
@@ -240,7 +330,7 @@ impl Running {
         let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
         let Some(want) = backend.want() else { return Ok(false) };
         let Some(step) = backend.admission.towards(want, now) else { return Ok(false) };
-        if step.to == Phase::Down && self.config.mode == Mode::Dsr {
+        if step.to == Phase::Down && backend.mode != Mode::Nat {
             // What is recorded to it stays void when it returns: the flows have moved.
             backend.generation = (backend.generation + 1) % Word::GENERATIONS;
         }
@@ -249,18 +339,42 @@ impl Running {
         Ok(true)
     }
 
-    /// Settles what has been in transition for long enough. Whether anything changed.
-    pub fn settle(&mut self, arena: &mut Arena, now: Instant) -> Result<bool> {
+    /// Settles what has been in transition for long enough, and ends shadows.
+    pub fn settle(&mut self, arena: &mut Arena, now: Instant) -> Result<Discarded> {
         let pace = self.pace_of();
-        let mut changed = false;
         for at in 0..self.backends.len() {
             if let Some(step) = self.backends[at].admission.settle(now, pace) {
                 self.write_step(arena, at, step.cover)?;
-                changed = true;
             }
         }
         self.pace(arena, now)?;
-        Ok(changed)
+        let away = self.away();
+        let ended = self.tables.end_shadows(arena, &away, pace.idle, now)?;
+        if ended.is_some() {
+            self.exceptions = true;
+            self.epoch += 1;
+            self.settle_retired(arena, now)?;
+        }
+        Ok(ended.unwrap_or_default())
+    }
+
+    /// Retired backends that no slot leads to any more keep what is recorded, and nothing else.
+    fn settle_retired(&mut self, arena: &Arena, now: Instant) -> Result<()> {
+        for retired in &mut self.retired {
+            if retired.since.is_none() && !self.tables.is_shadow(retired.index) {
+                let w = retired.word;
+                retired.word = Word::new(0, 0, w.server(), w.generation(), w.serving(), true);
+                retired.since = Some(now);
+                self.tables.set_word(&arena.maps, retired.index, retired.word)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Backends that turn flows away: what is at home there may be recorded elsewhere.
+    fn away(&self) -> Vec<u16> {
+        let away = self.backends.iter().filter(|b| b.admission.phase() != Phase::Serving);
+        away.map(|b| b.index).collect()
     }
 
     /// Brings the shares of returning backends up to date.
@@ -291,18 +405,21 @@ impl Running {
         let grows = |b: &Backend| b.admission.is_growing(self.paced_at, pace);
         let grown = self.backends.iter().any(grows).then(|| self.paced_at + GROWTH);
         let settled = self.backends.iter().filter_map(|b| b.admission.settles_at(pace)).min();
-        settled.into_iter().chain(grown).min()
+        let ends = self.tables.shadows_end_at(pace.idle);
+        settled.into_iter().chain(grown).chain(ends).min()
     }
 
     /// What a sweep of the flow table must know.
     #[must_use]
     pub fn swept(&self) -> Swept {
-        let service =
-            Found { table: self.tables.table(), mode: MODE_DSR, number: self.tables.number };
+        let mut idle = self.config.idle_timeout;
+        if self.config.udp == UdpPolicy::Flow {
+            idle = idle.max(self.config.udp_timeout);
+        }
         Swept {
             name: self.config.name.clone(),
-            service,
-            idle: self.config.idle_timeout,
+            idle,
+            udp_idle: self.config.udp_timeout,
             epoch: self.epoch,
         }
     }
@@ -310,7 +427,7 @@ impl Running {
     /// Whether the flow table must be swept for it.
     #[must_use]
     pub fn needs_sweep(&self) -> bool {
-        self.exceptions && self.config.mode == Mode::Dsr
+        self.config.track == Track::Always || self.exceptions
     }
 
     /// Clears the marks a sweep found needless, if nothing changed since it began.
@@ -335,20 +452,30 @@ impl Running {
 
     /// Frees the rows of retired backends, and former rows, that nothing points to any more, by a
     /// sweep of NAT connections that began at `nat_as_of` and by its own of recorded flows.
-    pub fn free_retired(&mut self, nat: &HashMap<u32, u64>, nat_as_of: Instant) -> Discarded {
-        let as_of = match self.config.mode {
-            Mode::Nat => Some(nat_as_of),
-            Mode::Dsr | Mode::Ipip | Mode::Gue => self.flows_as_of,
-        };
+    pub fn free_retired(
+        &mut self,
+        arena: &mut Arena,
+        nat: &HashMap<u32, u64>,
+        nat_as_of: Instant,
+    ) -> Result<Discarded> {
+        let flows_as_of = self.flows_as_of;
         let in_use = |row: u32| nat.contains_key(&row) || self.flows.contains_key(&row);
         let tables = &self.tables;
+        let before = self.retired.len();
         self.retired.retain(|retired| {
-            let seen = as_of.is_some_and(|as_of| as_of > retired.since);
+            let as_of = if retired.mode == Mode::Nat { Some(nat_as_of) } else { flows_as_of };
+            let seen = as_of.zip(retired.since).is_some_and(|(as_of, since)| as_of > since);
             !seen || tables.rows(retired.index).any(in_use)
         });
+        let is_fewer = self.retired.len() < before;
         // Marks are of slots, so they hold for former rows as well.
-        let no_doubt = !self.exceptions || self.config.mode == Mode::Nat;
-        if no_doubt { self.tables.shed(in_use) } else { Discarded::default() }
+        let no_doubt = !self.exceptions;
+        let discarded =
+            if no_doubt { self.tables.shed(in_use) } else { Discarded::default() };
+        if is_fewer {
+            self.describe(arena)?;
+        }
+        Ok(discarded)
     }
 
     /// Servers that its retired backends still hold.
@@ -371,17 +498,18 @@ impl Running {
 
     fn write_step(&mut self, arena: &mut Arena, at: usize, cover: bool) -> Result<()> {
         let index = self.backends[at].index;
-        if cover && self.config.mode == Mode::Dsr {
+        let cover = cover && self.has_flows();
+        self.note_change(arena)?;
+        if cover {
             // Flows whose home is any backend that turns flows away may have been recorded on
             // their way past this one.
-            let away = |b: &&Backend| b.index == index || b.admission.phase() != Phase::Serving;
-            let homes: Vec<u16> = self.backends.iter().filter(away).map(|b| b.index).collect();
+            let mut homes = self.away();
+            homes.push(index);
             self.tables.mark_homes(arena, &homes)?;
         }
         self.tables.set_word(&arena.maps, index, self.backends[at].word())?;
         self.exceptions |= cover;
         self.note_exceptions();
-        self.epoch += 1;
         self.write_spares(arena)
     }
 

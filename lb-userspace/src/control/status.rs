@@ -52,7 +52,8 @@ fn service(node: &Node, running: &Running) -> report::Service {
         mode: running.config.mode,
         listen: running.config.listen.clone(),
         table_slots: running.tables.slot_count(),
-        marked_slots: running.tables.marked_slots(),
+        marked_slots: running.tables.marked_slots().0,
+        shadowed_slots: running.tables.marked_slots().1,
         backends_serving: u32::try_from(running.serving()).unwrap_or(u32::MAX),
         backends_total: u32::try_from(running.backends.len()).unwrap_or(u32::MAX),
         packets: backends.iter().map(|b| b.packets).sum(),
@@ -96,7 +97,7 @@ fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> rep
 
 fn next_hop(node: &Node, backend: &Backend) -> NextHop {
     let none = NextHop { interface: None, mac: None, via: None, problem: None };
-    match node.servers.hop(backend.config.address) {
+    match node.servers.hop(backend.config.address, backend.mode) {
         Some(Ok(hop)) => NextHop {
             interface: Some(hop.interface.clone()),
             mac: Some(mac_text(hop.destination_mac)),

@@ -5,31 +5,31 @@
 //! service changed meanwhile.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Result;
 use lb_common::abi::{
     FlowEntry, FlowKey, NatEntry, STATE_CLOSING, STATE_REPLY, STATE_USED, TOUCH_SECONDS,
-    split_ports,
 };
-use lb_common::find_service::Service;
+use lb_common::find_service::{Service, find_service};
 use lb_common::hash::fast_range;
-use lb_common::ip::{Ip, V4, V6};
+use lb_common::ip::{Flow, Ip, TCP, V4, V6};
 use lb_common::nat::other_key;
+use lb_common::path::flow_hash;
 use lb_common::pick::answer_without_entry;
 
 use crate::config::model;
 use crate::dataplane::maps::LiveMaps;
-use crate::dataplane::services::Key;
 use crate::dataplane::view::{View, monotonic_seconds};
 
 /// What a sweep must know of a service.
 #[derive(Clone, Debug)]
 pub struct Swept {
     pub name: String,
-    pub service: Service,
+    /// How long a recorded TCP flow may be idle.
     pub idle: Duration,
+    /// How long a recorded UDP flow may be idle.
+    pub udp_idle: Duration,
     /// Counts the service's changes; results for another epoch are void.
     pub epoch: u64,
 }
@@ -56,10 +56,11 @@ pub struct NatFound {
     pub entries: u64,
 }
 
-/// Reads the flow table: deletes what is idle, and says which slots must stay marked.
+/// Reads the flow table: deletes what is idle, and says which slots must stay marked. `services`
+/// is by number.
 pub fn flows(
     maps: &LiveMaps,
-    services: &HashMap<Key, Swept>,
+    services: &HashMap<u32, Swept>,
 ) -> Result<HashMap<String, FlowsFound>> {
     let view = View::new(maps);
     let now = monotonic_seconds();
@@ -69,20 +70,24 @@ pub fn flows(
         .collect();
     let mut expired = Vec::new();
     maps.flows.for_each(|key, entry| {
-        // A frontend unknown here may have come since the sweep began.
-        let swept = frontend(key).and_then(|key| services.get(&key));
-        let idle = swept.map_or(model::Service::IDLE, |swept| swept.idle);
+        let service = service_of(&view, key);
+        // A service unknown here may have come since the sweep began.
+        let swept = service.as_ref().and_then(|service| services.get(&service.number));
+        let idle = swept.map_or(model::Service::IDLE, |swept| match key.kind as u8 {
+            TCP => swept.idle,
+            _ => swept.udp_idle,
+        });
         if is_idle(now, entry.last_seen, idle) {
             expired.push((*key, *entry));
             return;
         }
-        let Some(swept) = swept else { return };
+        let (Some(swept), Some(service)) = (swept, service) else { return };
         let Some(found) = found.get_mut(&swept.name) else { return };
         found.live += 1;
         *found.rows.entry(entry.row).or_default() += 1;
-        let hash = hash(maps, key);
-        if !goes_home(&view, &swept.service, hash, entry) {
-            found.needed.insert(fast_range(hash, swept.service.table.slots()));
+        let hash = hash(maps, &service, key);
+        if !goes_home(&view, &service, hash, entry) {
+            found.needed.insert(fast_range(hash, service.table.slots()));
         }
     })?;
     // Gone before their slots' marks are: a late packet finds either both or neither.
@@ -156,7 +161,6 @@ fn nat_timeout(
     peer: Option<&NatEntry>,
     idle: Duration,
 ) -> Duration {
-    const TCP: u8 = 6;
     let Some(peer) = peer else { return SHORTEST };
     let reply = if entry.state & STATE_REPLY != 0 { entry } else { peer };
     let answered = reply.state & STATE_USED != 0;
@@ -186,20 +190,22 @@ fn latest(now: u32, a: u32, b: u32) -> u32 {
     if now.saturating_sub(a) < now.saturating_sub(b) { a } else { b }
 }
 
-/// The frontend a client's packet is addressed to.
-fn frontend(key: &FlowKey) -> Option<Key> {
-    let address = match key.kind >> 16 {
-        4 => IpAddr::from(key.destination[0].to_ne_bytes()),
-        6 => IpAddr::from(bytemuck::cast::<_, [u8; 16]>(key.destination)),
-        _ => return None,
-    };
-    let port = u16::from_be(split_ports(key.ports).1);
-    Some(Key { address, port, protocol: key.kind as u8 })
+/// The service a recorded flow belongs to, as packets find it.
+fn service_of(view: &View<'_>, key: &FlowKey) -> Option<Service> {
+    let flow = Flow { key: *key, tcp_flags: Flow::ASIDE, length: 0 };
+    match key.kind >> 16 {
+        V4::FAMILY => find_service::<V4, _>(view, &flow),
+        _ => find_service::<V6, _>(view, &flow),
+    }
 }
 
-fn hash(maps: &LiveMaps, key: &FlowKey) -> u64 {
+fn hash(maps: &LiveMaps, service: &Service, key: &FlowKey) -> u64 {
     let seed = maps.settings.seed;
-    if key.kind >> 16 == V4::FAMILY { V4::hash(seed, key) } else { V6::hash(seed, key) }
+    if key.kind >> 16 == V4::FAMILY {
+        flow_hash::<V4>(seed, service, key)
+    } else {
+        flow_hash::<V6>(seed, service, key)
+    }
 }
 
 #[cfg(test)]
@@ -232,17 +238,5 @@ mod tests {
             }
             assert_eq!(nat_timeout(&key, &forward, None, idle), SHORTEST);
         }
-    }
-
-    #[test]
-    fn frontends_are_read_back_from_keys() {
-        let key = FlowKey {
-            destination: crate::dataplane::services::address("2001:db8::10".parse().unwrap()),
-            ports: lb_common::ip::ports(40_000, 443),
-            kind: FlowKey::kind_of(6, 6),
-            ..FlowKey::zeroed()
-        };
-        let expect = Key { address: "2001:db8::10".parse().unwrap(), port: 443, protocol: 6 };
-        assert_eq!(frontend(&key), Some(expect));
     }
 }

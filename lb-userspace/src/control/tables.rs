@@ -1,4 +1,5 @@
-//! One service in the maps: its backend rows, its Maglev table, its marks and its records.
+//! One service in the maps: its backend rows, its Maglev table with its shadow, its marks and its
+//! records.
 //!
 //! All writes of one service's part of the maps happen here. The order is backend before table,
 //! table before record; what is given up goes to [`Discarded`] and may be taken again only after
@@ -6,11 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_common::abi::{BACKEND_BLOCK, SPARES, Table, Word};
+use bytemuck::Zeroable;
+use lb_common::abi::{BACKEND_BLOCK, LINE, SPARES, ServiceRecord, Table, Word};
 use lb_common::maglev::{self, Entry};
 
+use super::shadows::Shadows;
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::regions::Regions;
 use crate::dataplane::services::{Key, ServiceTable};
@@ -33,6 +37,7 @@ pub struct Arena {
 pub struct Need {
     blocks: u32,
     elements: u32,
+    shadow: u32,
     is_new: bool,
 }
 
@@ -41,13 +46,18 @@ impl Need {
     pub fn of_new(backends: usize) -> Result<Self> {
         let blocks = blocks_for(backends)?;
         let wide = blocks * BACKEND_BLOCK > NARROW;
-        let elements = Table::elements(maglev::slots_for(backends), wide);
-        Ok(Self { blocks, elements, is_new: true })
+        let elements = table_elements(maglev::slots_for(backends), wide);
+        Ok(Self { blocks, elements, shadow: 0, is_new: true })
     }
 }
 
-/// Backends whose indices fit a slot of 8 bits.
-const NARROW: u32 = 256;
+/// Rows of a service whose indices fit a slot of 8 bits: whole blocks, and all ones is "none".
+const NARROW: u32 = 240;
+
+/// Arena elements of a table: its slots, and a line whose first element is the shadow's word.
+fn table_elements(slots: u32, wide: bool) -> u32 {
+    Table::elements(slots, wide) + LINE
+}
 
 /// Stretches that packets may still use; given back after a grace period.
 #[derive(Debug, Default)]
@@ -81,8 +91,10 @@ impl Arena {
             if need.is_new {
                 numbers.take(1).context(NO_NUMBERS)?;
             }
-            if need.elements > 0 {
-                tables.take(need.elements).context(NO_TABLES)?;
+            for elements in [need.elements, need.shadow] {
+                if elements > 0 {
+                    tables.take(elements).context(NO_TABLES)?;
+                }
             }
         }
         Ok(())
@@ -103,6 +115,12 @@ impl Arena {
 }
 
 impl Discarded {
+    /// Stretches of the table arena; those of no length are none.
+    fn tables(stretches: impl IntoIterator<Item = (u32, u32)>) -> Self {
+        let tables = stretches.into_iter().filter(|(_, length)| *length > 0).collect();
+        Self { tables, ..Self::default() }
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.blocks.is_empty() && self.numbers.is_empty()
@@ -128,7 +146,8 @@ pub struct Member {
 #[derive(Debug)]
 pub struct ServiceTables {
     pub number: u32,
-    mode: u32,
+    /// What its records hold beside key and table.
+    template: ServiceRecord,
     table: Table,
     /// What the table holds, unpacked.
     slots: Vec<u16>,
@@ -136,18 +155,22 @@ pub struct ServiceTables {
     owned: Vec<u32>,
     /// Of the arena, in elements.
     region: (u32, u32),
+    /// Of the shadow, as `region`.
+    shadow_region: (u32, u32),
+    shadows: Shadows,
     /// Of backend rows, in blocks.
     blocks: (u32, u32),
     /// Blocks it had before it grew: recorded flows may point there, so words are written to
     /// both.
     former: Vec<(u32, u32)>,
     records: Vec<Key>,
-    marked: BTreeSet<u32>,
+    /// Slots whose flows may be recorded to go elsewhere (`LOOK`).
+    looks: BTreeSet<u32>,
 }
 
 impl ServiceTables {
     /// Takes rows and a number for a service of up to `backends` backends, with no table yet.
-    pub fn new(arena: &mut Arena, backends: usize, mode: u32) -> Result<Self> {
+    pub fn new(arena: &mut Arena, backends: usize) -> Result<Self> {
         let blocks = blocks_for(backends)?;
         let first = arena.blocks.take(blocks).context(NO_ROWS)?;
         let Some(number) = arena.numbers.take(1) else {
@@ -156,15 +179,17 @@ impl ServiceTables {
         };
         Ok(Self {
             number,
-            mode,
+            template: ServiceRecord { service: number, ..ServiceRecord::zeroed() },
             table: Table::new(0, 0, false, false, first),
             slots: Vec::new(),
             owned: Vec::new(),
             region: (0, 0),
+            shadow_region: (0, 0),
+            shadows: Shadows::default(),
             blocks: (first, blocks),
             former: Vec::new(),
             records: Vec::new(),
-            marked: BTreeSet::new(),
+            looks: BTreeSet::new(),
         })
     }
 
@@ -203,10 +228,12 @@ impl ServiceTables {
         let grows = backends > self.capacity();
         let blocks = if grows { blocks_for(backends)? } else { self.blocks.1 };
         let wide = blocks * BACKEND_BLOCK > NARROW;
-        let elements = Table::elements(self.slot_count(), wide);
+        let count = self.slot_count().max(maglev::slots_for(backends));
+        let is_rebuilt = rebuild || grows;
         Ok(Need {
             blocks: if grows { blocks } else { 0 },
-            elements: if rebuild || grows { elements } else { 0 },
+            elements: if is_rebuilt { table_elements(count, wide) } else { 0 },
+            shadow: if is_rebuilt { Table::elements(count, wide) } else { 0 },
             is_new: false,
         })
     }
@@ -252,28 +279,28 @@ impl ServiceTables {
         f64::from(own) / f64::from(self.slot_count().max(1))
     }
 
-    /// Slots that are marked.
+    /// Slots that are marked, and slots that have a shadow.
     #[must_use]
-    pub fn marked_slots(&self) -> u32 {
-        u32::try_from(self.marked.len()).unwrap_or(u32::MAX)
+    pub fn marked_slots(&self) -> (u32, u32) {
+        let shadowed = self.shadows.slots(self.slot_count()).len();
+        (self.looks.len() as u32, shadowed as u32)
     }
 
-    /// Builds the table of these members and swaps it in. With `cover` every slot of the new
-    /// table is marked before packets see it, because recorded flows may be alive.
+    /// Builds the table of these members and swaps it in with its shadow: one store. Slots that
+    /// changed are in transition from now on, but for those whose owner has no connections to
+    /// keep (`has_flows`).
     ///
     /// On error nothing has changed.
     pub fn rebuild(
         &mut self,
         arena: &mut Arena,
         members: &[Member],
-        cover: bool,
+        has_flows: impl Fn(u16) -> bool,
+        now: Instant,
     ) -> Result<Discarded> {
         let maps = Arc::clone(&arena.maps);
-        // `M` is the service's for life: another would move most slots.
-        let count = match self.slot_count() {
-            0 => maglev::slots_for(members.len()),
-            count => count,
-        };
+        // `M` only ever grows: another one puts most slots in transition.
+        let count = self.slot_count().max(maglev::slots_for(members.len()));
         let wide = self.blocks.1 * BACKEND_BLOCK > NARROW;
         let entries: Vec<Entry<'_>> = members
             .iter()
@@ -281,14 +308,30 @@ impl ServiceTables {
             .collect();
         let slots = maglev::build(&entries, count, maps.settings.seed);
         ensure!(slots.len() == count as usize, "a service needs a backend");
-        let elements = Table::elements(count, wide);
+        let mut shadows = self.shadows.clone();
+        if !self.slots.is_empty() {
+            shadows.change(&self.slots, &slots, has_flows, now);
+        }
+        let elements = table_elements(count, wide);
         let base = arena.tables.take(elements).context(NO_TABLES)?;
-        let table = Table::new(base, count, wide, cover, self.blocks.0);
+        let shadow_region = match write_shadow(arena, &shadows, count, wide, self.blocks.0) {
+            Ok(region) => region,
+            Err(error) => {
+                arena.tables.give(base, elements);
+                return Err(error);
+            }
+        };
+        let table = Table::new(base, count, wide, false, self.blocks.0);
         for (at, word) in pack(&slots, wide).into_iter().enumerate() {
             maps.tables.set(base + at as u32, word)?;
         }
-        self.marked = if cover { (0..count).collect() } else { BTreeSet::new() };
-        write_marks(&maps, table, &self.marked)?;
+        if let Some((_, word)) = shadow_region {
+            maps.tables.set(table.shadow_at(), word.0)?;
+        }
+        if count as usize != self.slots.len() && !self.looks.is_empty() {
+            // Which slots the recorded flows have now is not known before the next sweep.
+            self.looks = (0..count).collect();
+        }
         self.owned = vec![0; self.capacity()];
         for slot in &slots {
             if let Some(count) = self.owned.get_mut(usize::from(*slot)) {
@@ -296,10 +339,75 @@ impl ServiceTables {
             }
         }
         self.slots = slots;
+        self.shadows = shadows;
+        let table = table.with_shadowed(shadow_region.is_some());
+        let table = self.write_marks(&maps, table)?;
         self.point_records(arena, table)?;
         let old = std::mem::replace(&mut self.region, (base, elements));
-        let tables = if old.1 == 0 { Vec::new() } else { vec![old] };
-        Ok(Discarded { tables, ..Discarded::default() })
+        let new_shadow = shadow_region.map_or((0, 0), |(region, _)| region);
+        let old_shadow = std::mem::replace(&mut self.shadow_region, new_shadow);
+        Ok(Discarded::tables([old, old_shadow]))
+    }
+
+    /// Ends shadows that have lasted for `idle`. Their slots are marked first, as are those whose
+    /// home is one of these backends, which turn flows away: these may have been recorded on
+    /// their way past. Whether anything ended.
+    pub fn end_shadows(
+        &mut self,
+        arena: &mut Arena,
+        away: &[u16],
+        idle: Duration,
+        now: Instant,
+    ) -> Result<Option<Discarded>> {
+        if self.shadows.ends_at(idle).is_none_or(|at| now < at) {
+            return Ok(None);
+        }
+        let count = self.slot_count();
+        let mut left = self.shadows.clone();
+        let ended = left.expire(now, idle).unwrap_or_else(|| (0..count).collect());
+        let wide = self.table.wide();
+        let region = write_shadow(arena, &left, count, wide, self.blocks.0)?;
+        self.looks.extend(ended);
+        self.mark_homes(arena, away)?;
+        // Only now: who still sees the shadow records its flows, who does not finds the marks.
+        if let Some((_, word)) = region {
+            arena.maps.tables.set(self.table.shadow_at(), word.0)?;
+        } else {
+            self.point_records(arena, self.table.with_shadowed(false))?;
+        }
+        self.shadows = left;
+        let new = region.map_or((0, 0), |(region, _)| region);
+        let old = std::mem::replace(&mut self.shadow_region, new);
+        Ok(Some(Discarded::tables([old])))
+    }
+
+    /// When [`Self::end_shadows`] next has something to do.
+    #[must_use]
+    pub fn shadows_end_at(&self, idle: Duration) -> Option<Instant> {
+        self.shadows.ends_at(idle)
+    }
+
+    /// Whether some slots have previous owners.
+    #[must_use]
+    pub fn has_shadows(&self) -> bool {
+        !self.shadows.is_empty()
+    }
+
+    /// Whether a backend is some slot's previous owner.
+    #[must_use]
+    pub fn is_shadow(&self, index: u16) -> bool {
+        self.shadows.hold(index)
+    }
+
+    /// Sets what records hold beside key and table: `SERVICE_*` bits and what belongs to them.
+    pub fn describe(&mut self, arena: &mut Arena, template: ServiceRecord) -> Result<()> {
+        let template = ServiceRecord { service: self.number, ..template };
+        if template == self.template {
+            return Ok(());
+        }
+        self.template = template;
+        let (template, table) = (self.template, self.table);
+        self.records.iter().try_for_each(|key| arena.records.put(*key, &template, table))
     }
 
     /// Makes the service's frontends these: new ones appear, others go.
@@ -311,7 +419,7 @@ impl ServiceTables {
             }
         }
         for &key in keys {
-            arena.records.put(key, self.number, self.mode, self.table)?;
+            arena.records.put(key, &self.template, self.table)?;
             if !self.records.contains(&key) {
                 self.records.push(key);
             }
@@ -360,19 +468,19 @@ impl ServiceTables {
     pub fn mark_homes(&mut self, arena: &mut Arena, homes: &[u16]) -> Result<()> {
         let slots = self.slots.iter().enumerate();
         let theirs = slots.filter(|(_, index)| homes.contains(index)).map(|(slot, _)| slot as u32);
-        self.marked.extend(theirs.collect::<Vec<_>>());
-        write_marks(&arena.maps, self.table, &self.marked)?;
-        self.point_records(arena, self.table.with_marked(!self.marked.is_empty()))
+        self.looks.extend(theirs.collect::<Vec<_>>());
+        let table = self.write_marks(&arena.maps, self.table)?;
+        self.point_records(arena, table)
     }
 
     /// Leaves marked only these slots, of those that were.
     pub fn keep_marks(&mut self, arena: &mut Arena, needed: &BTreeSet<u32>) -> Result<()> {
-        if self.marked.is_empty() {
+        if self.looks.is_empty() {
             return Ok(());
         }
-        self.marked.retain(|slot| needed.contains(slot));
-        write_marks(&arena.maps, self.table, &self.marked)?;
-        self.point_records(arena, self.table.with_marked(!self.marked.is_empty()))
+        self.looks.retain(|slot| needed.contains(slot));
+        let table = self.write_marks(&arena.maps, self.table)?;
+        self.point_records(arena, table)
     }
 
     /// Takes the service out of the maps, but for records that another service has taken over.
@@ -384,9 +492,27 @@ impl ServiceTables {
             let old = Word(arena.maps.words.get(row).unwrap_or_default());
             arena.maps.words.set(row, Word::new(0, 0, 0, old.generation(), false, true).0)?;
         }
-        let tables = if self.region.1 == 0 { Vec::new() } else { vec![self.region] };
         let blocks = self.former.into_iter().chain([self.blocks]).collect();
-        Ok(Discarded { tables, blocks, numbers: vec![self.number] })
+        let tables = Discarded::tables([self.region, self.shadow_region]);
+        Ok(Discarded { blocks, numbers: vec![self.number], ..tables })
+    }
+
+    /// Writes the marks of a table: of slots to look up, and of slots in transition. The table,
+    /// with the word that says whether there are any.
+    fn write_marks(&self, maps: &LiveMaps, table: Table) -> Result<Table> {
+        let mut words = std::collections::BTreeMap::new();
+        for slot in (0..table.slots()).step_by(64).chain([table.slots().saturating_sub(1)]) {
+            words.insert(table.mark_at(slot).0, 0u64);
+        }
+        let shadowed = self.shadows.slots(table.slots());
+        let mut any = false;
+        for slot in self.looks.iter().copied().chain(shadowed) {
+            let (element, bit) = table.mark_at(slot);
+            *words.entry(element).or_default() |= 1 << bit;
+            any = true;
+        }
+        words.into_iter().try_for_each(|(element, word)| maps.marks.set(element, word))?;
+        Ok(table.with_marked(any))
     }
 
     fn point_records(&mut self, arena: &mut Arena, table: Table) -> Result<()> {
@@ -425,14 +551,24 @@ fn pack(slots: &[u16], wide: bool) -> Vec<u64> {
         .collect()
 }
 
-fn write_marks(maps: &LiveMaps, table: Table, marked: &BTreeSet<u32>) -> Result<()> {
-    let mut words = std::collections::BTreeMap::new();
-    for slot in (0..table.slots()).step_by(64).chain([table.slots().saturating_sub(1)]) {
-        words.insert(table.mark_at(slot).0, 0u64);
+/// Writes a shadow to a region of its own, if there is any: the region, and its table word.
+fn write_shadow(
+    arena: &mut Arena,
+    shadows: &Shadows,
+    count: u32,
+    wide: bool,
+    block: u32,
+) -> Result<Option<((u32, u32), Table)>> {
+    if shadows.is_empty() {
+        return Ok(None);
     }
-    for &slot in marked {
-        let (element, bit) = table.mark_at(slot);
-        *words.entry(element).or_default() |= 1 << bit;
+    let none = if wide { u16::MAX } else { u16::from(u8::MAX) };
+    let slots = shadows.published(count, none);
+    let elements = Table::elements(slots.len() as u32, wide);
+    let base = arena.tables.take(elements).context(NO_TABLES)?;
+    for (at, word) in pack(&slots, wide).into_iter().enumerate() {
+        arena.maps.tables.set(base + at as u32, word)?;
     }
-    words.into_iter().try_for_each(|(element, word)| maps.marks.set(element, word))
+    let table = Table::new(base, slots.len() as u32, wide, false, block);
+    Ok(Some(((base, elements), table)))
 }

@@ -325,8 +325,7 @@ impl ControlLoop {
         if let Some(flows) = swept.flows {
             self.node.swept(flows, swept.began)?;
         }
-        self.node.nat_swept(swept.nat, swept.began);
-        Ok(())
+        self.node.nat_swept(swept.nat, swept.began)
     }
 }
 

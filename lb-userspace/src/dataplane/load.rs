@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{BACKEND_BLOCK, SPARES, Settings, Table, Word, map};
+use lb_common::abi::{BACKEND_BLOCK, FEATURES_ALL, SPARES, Settings, Table, Word, map};
 use lb_common::verdict::ROW;
 
 use super::maps::LiveMaps;
@@ -38,6 +38,12 @@ pub fn load(node: &Node, seed: u64, log_drops: bool) -> Result<Loaded> {
         backend_rows: sizes.rows,
         nat_port_first: u32::from(*node.nat_ports.start()),
         nat_port_count: u32::from(node.nat_ports.end() - node.nat_ports.start()) + 1,
+        gue_port: u32::from(node.gue_port),
+        flow_inserts: node.flow_inserts,
+        icmp_rate: node.icmp_rate,
+        client_mtu: 1500,
+        features: FEATURES_ALL,
+        padding: 0,
     };
     let processors = u32::try_from(
         aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count processors")?,

@@ -39,30 +39,19 @@ impl ServiceTable {
         Self { maps, places: HashMap::new(), resting: HashSet::new() }
     }
 
-    /// Makes a record, or changes it in place, word by word: mode and number of a service's
-    /// record must stay, so remove it first; an address's bits may change.
-    pub fn put(&mut self, key: Key, service: u32, mode: u32, table: Table) -> Result<()> {
+    /// Makes a record, or changes it in place, word by word. `template` has all but key, address
+    /// and table.
+    pub fn put(&mut self, key: Key, template: &ServiceRecord, table: Table) -> Result<()> {
+        let (address, word) = key.words();
+        let record = ServiceRecord { key: word, address, table: table.0, ..*template };
         if let Some(&index) = self.places.get(&key) {
-            let (address, key) = key.words();
-            let record =
-                ServiceRecord { key, service, address, table: table.0, mode, padding: [0; 7] };
             return self.maps.services.set(index, record);
         }
         let index = self.place_for(key, &self.resting)?;
-        let (address, word) = key.words();
-        let mut record = ServiceRecord {
-            key: KEY_REMOVED,
-            service,
-            address,
-            table: table.0,
-            mode,
-            padding: [0; 7],
-        };
-        self.maps.services.set(index, record)?;
+        self.maps.services.set(index, ServiceRecord { key: KEY_REMOVED, ..record })?;
         // Packets find the record from here on, and all of it: x86 and the volatile writes keep
         // the order of stores; elsewhere the fence does.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        record.key = word;
         self.maps.services.set(index, record)?;
         self.places.insert(key, index);
         Ok(())

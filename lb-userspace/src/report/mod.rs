@@ -52,6 +52,8 @@ pub struct Service {
     /// Slots whose flows are looked up, because a change left some of them elsewhere.
     #[serde(default)]
     pub marked_slots: u32,
+    /// Slots whose previous owner still counts, as their change is fresh.
+    pub shadowed_slots: u32,
     pub backends_serving: u32,
     pub backends_total: u32,
     pub packets: u64,
@@ -288,6 +290,7 @@ pub(crate) fn sample() -> Status {
             listen: "192.0.2.10:80/tcp".parse().into_iter().collect(),
             table_slots: 16_381,
             marked_slots: 0,
+            shadowed_slots: 0,
             backends_serving: 1,
             backends_total: 3,
             packets: 81_234,

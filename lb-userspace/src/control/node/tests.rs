@@ -98,7 +98,7 @@ impl World {
         if let Some(resting) = self.node.take_resting() {
             self.node.rested(resting);
         }
-        self.node.nat_swept(NatFound::default(), Instant::now());
+        self.node.nat_swept(NatFound::default(), Instant::now()).unwrap();
     }
 }
 
@@ -111,6 +111,7 @@ fn flow(number: u32, tcp_flags: u8) -> Flow {
             kind: FlowKey::kind_of(4, 6),
         },
         tcp_flags,
+        length: 40,
     }
 }
 
@@ -310,7 +311,7 @@ fn a_hop_that_the_mode_cannot_use_is_a_problem() {
             };
             world.node.on_next_hop(server, Ok(hop)).unwrap();
             let said =
-                world.node.servers.hop(server).unwrap().as_ref().err().map(ToString::to_string);
+                world.node.servers.hop(server, mode).unwrap().err().map(|e| e.to_string());
             match expect {
                 None => assert_eq!(said, None),
                 Some(expect) => {
