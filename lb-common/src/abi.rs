@@ -61,6 +61,8 @@ pub mod map {
     pub const RATES: &str = "RATES";
     /// Limits of one processor: [`super::Bucket`], row = processor × [`super::LIMITS`].
     pub const BUCKETS: &str = "BUCKETS";
+    /// One [`super::NatEntry`] for each processor, where the next one is made.
+    pub const DRAFTS: &str = "DRAFTS";
     /// QUIC server ids: [`super::ServerIdKey`] → backend row.
     pub const SERVER_IDS: &str = "SERVER_IDS";
 }

@@ -60,7 +60,7 @@ fn of_record<M: Maps>(maps: &M, record: &ServiceRecord) -> Service {
 }
 
 /// What the node does with an address apart from any port: `ADDRESS_*` bits, zero for nothing.
-#[inline(always)]
+#[inline(never)]
 pub fn find_address<I: Ip, M: Maps>(maps: &M, address: &Address) -> u32 {
     find::<I, M>(maps, address, service_key(0, 0, I::FAMILY)).map_or(0, |record| record.flags)
 }

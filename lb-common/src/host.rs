@@ -36,6 +36,7 @@ pub(crate) struct HostMaps {
     pub(crate) sent: RefCell<Vec<(u32, u64)>>,
     pub(crate) new_flows: RefCell<Vec<u32>>,
     nat: RefCell<HashMap<FlowKey, Box<UnsafeCell<NatEntry>>>>,
+    draft: UnsafeCell<NatEntry>,
     #[expect(clippy::vec_box, reason = "slots point to the boxes' insides, which must not move")]
     removed: RefCell<Vec<Box<UnsafeCell<NatEntry>>>>,
     events: RefCell<Vec<Event>>,
@@ -100,6 +101,7 @@ impl HostMaps {
             sent: RefCell::default(),
             new_flows: RefCell::default(),
             nat: RefCell::default(),
+            draft: UnsafeCell::new(NatEntry::zeroed()),
             removed: RefCell::default(),
             events: RefCell::default(),
         }
@@ -262,6 +264,11 @@ impl Maps for HostMaps {
         // SAFETY: the box is kept until the maps go, in `nat` or in `removed`, and this type is
         // used by one thread.
         Some(unsafe { NatSlot::new(at) })
+    }
+
+    fn draft(&self) -> Option<NatSlot<'_>> {
+        // SAFETY: lives as long as these maps, and this type is used by one thread.
+        NonNull::new(self.draft.get()).map(|at| unsafe { NatSlot::new(at) })
     }
 
     fn insert_nat(&self, key: &FlowKey, entry: &NatEntry) -> Result<(), NotInserted> {

@@ -48,6 +48,13 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Nothing yet: what a frame is read into.
+    pub const NONE: Self = Self {
+        key: FlowKey { source: [0; 4], destination: [0; 4], ports: 0, kind: 0 },
+        tcp_flags: 0,
+        length: 0,
+    };
+
     /// In place of TCP flags: not the flow's own packet but an ICMP error about it, or a fragment.
     /// Its way is the flow's; it opens nothing and leaves nothing behind. (No TCP packet has
     /// these flags alone: ECE and CWR.)
@@ -119,18 +126,17 @@ impl Flow {
     }
 }
 
-/// Why a packet cannot be balanced.
+/// Why a packet cannot be balanced as a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Odd {
     /// There is not even a destination.
     Unaddressed,
-    /// ICMP of this family, whole, to this address.
-    Icmp(Address),
-    /// A fragment of a TCP segment or a UDP datagram, the first one included. Its key has no
-    /// ports.
-    Fragment(FlowKey, u32),
-    /// What it gets if this is a VIP.
-    Addressed(Address, Verdict),
+    /// ICMP of this family, whole.
+    Icmp,
+    /// A fragment of a TCP segment or a UDP datagram, the first one included: no ports are read.
+    Fragment,
+    /// What it gets if it is for a VIP.
+    Verdict(Verdict),
 }
 
 /// What differs between the families.
@@ -138,8 +144,9 @@ pub trait Ip {
     /// 4 or 6.
     const FAMILY: u32;
 
-    /// Reads a frame of this family.
-    fn decode(packet: Packet<'_>) -> Result<Flow, Odd>;
+    /// Reads a frame of this family into `flow`: the addresses unless it has none, all else as
+    /// far as it is there. (Not returned: the program has little stack, and a copy takes a tenth.)
+    fn decode(packet: Packet<'_>, flow: &mut Flow) -> Result<(), Odd>;
     /// Hash of a flow.
     fn hash(seed: u64, key: &FlowKey) -> u64;
     /// Where a service key's search begins, before masking.
@@ -165,15 +172,17 @@ impl Ip for V4 {
     const FAMILY: u32 = 4;
 
     #[inline(always)]
-    fn decode(packet: Packet<'_>) -> Result<Flow, Odd> {
+    fn decode(packet: Packet<'_>, flow: &mut Flow) -> Result<(), Odd> {
         let Some(ip) = packet.head::<34>() else { return Err(Odd::Unaddressed) };
         let version_length = ip.u8::<14>();
         if version_length >> 4 != 4 {
             return Err(Odd::Unaddressed);
         }
-        let destination = [ip.word32::<30>(), 0, 0, 0];
-        let odd = |verdict| Err(Odd::Addressed(destination, verdict));
         let protocol = ip.u8::<23>();
+        flow.key.source[0] = ip.word32::<26>();
+        flow.key.destination[0] = ip.word32::<30>();
+        flow.key.kind = FlowKey::kind_of(Self::FAMILY, protocol);
+        let odd = |verdict| Err(Odd::Verdict(verdict));
         if protocol != TCP && protocol != UDP && protocol != ICMP {
             return odd(Verdict::PassNoService);
         }
@@ -199,27 +208,20 @@ impl Ip for V4 {
         if length + 14 > packet.len() {
             return odd(Verdict::DropTruncated);
         }
+        flow.length = length as u32;
         if protocol == ICMP {
-            return Err(Odd::Icmp(destination));
+            return Err(Odd::Icmp);
         }
-        let key = FlowKey {
-            source: [ip.word32::<26>(), 0, 0, 0],
-            destination,
-            ports: 0,
-            kind: FlowKey::kind_of(Self::FAMILY, protocol),
-        };
         if fragment {
-            return Err(Odd::Fragment(key, length as u32));
+            return Err(Odd::Fragment);
         }
         let Some(udp) = packet.head::<42>() else { return odd(Verdict::DropTruncated) };
-        let tcp_flags = if protocol == TCP {
+        flow.key.ports = udp.word32::<34>();
+        if protocol == TCP {
             let Some(tcp) = packet.head::<54>() else { return odd(Verdict::DropTruncated) };
-            tcp.u8::<47>()
-        } else {
-            0
-        };
-        let key = FlowKey { ports: udp.word32::<34>(), ..key };
-        Ok(Flow { key, tcp_flags, length: length as u32 })
+            flow.tcp_flags = tcp.u8::<47>();
+        }
+        Ok(())
     }
 
     #[inline(always)]
@@ -242,14 +244,16 @@ impl Ip for V6 {
     const FAMILY: u32 = 6;
 
     #[inline(always)]
-    fn decode(packet: Packet<'_>) -> Result<Flow, Odd> {
+    fn decode(packet: Packet<'_>, flow: &mut Flow) -> Result<(), Odd> {
         let Some(ip) = packet.head::<54>() else { return Err(Odd::Unaddressed) };
         if ip.u8::<14>() >> 4 != 6 {
             return Err(Odd::Unaddressed);
         }
-        let destination = ip.words::<38>();
-        let odd = |verdict| Err(Odd::Addressed(destination, verdict));
         let protocol = ip.u8::<20>();
+        flow.key.source = ip.words::<22>();
+        flow.key.destination = ip.words::<38>();
+        flow.key.kind = FlowKey::kind_of(Self::FAMILY, protocol);
+        let odd = |verdict| Err(Odd::Verdict(verdict));
         if protocol != TCP && protocol != UDP && protocol != ICMP6 && protocol != FRAGMENT {
             return odd(not_tcp_or_udp(protocol));
         }
@@ -260,34 +264,26 @@ impl Ip for V6 {
         if length + 54 > packet.len() {
             return odd(Verdict::DropTruncated);
         }
+        flow.length = length as u32 + 40;
         if protocol == ICMP6 {
-            return Err(Odd::Icmp(destination));
+            return Err(Odd::Icmp);
         }
-        let key = FlowKey {
-            source: ip.words::<22>(),
-            destination,
-            ports: 0,
-            kind: FlowKey::kind_of(Self::FAMILY, protocol),
-        };
         if protocol == FRAGMENT {
             let Some(fragment) = packet.head::<62>() else { return odd(Verdict::DropTruncated) };
-            return match fragment.u8::<54>() {
-                inner @ (TCP | UDP) => {
-                    let kind = FlowKey::kind_of(Self::FAMILY, inner);
-                    Err(Odd::Fragment(FlowKey { kind, ..key }, length as u32 + 40))
-                }
-                next => odd(not_tcp_or_udp(next)),
-            };
+            let inner = fragment.u8::<54>();
+            if inner != TCP && inner != UDP {
+                return odd(not_tcp_or_udp(inner));
+            }
+            flow.key.kind = FlowKey::kind_of(Self::FAMILY, inner);
+            return Err(Odd::Fragment);
         }
         let Some(udp) = packet.head::<62>() else { return odd(Verdict::DropTruncated) };
-        let tcp_flags = if protocol == TCP {
+        flow.key.ports = udp.word32::<54>();
+        if protocol == TCP {
             let Some(tcp) = packet.head::<74>() else { return odd(Verdict::DropTruncated) };
-            tcp.u8::<67>()
-        } else {
-            0
-        };
-        let key = FlowKey { ports: udp.word32::<54>(), ..key };
-        Ok(Flow { key, tcp_flags, length: length as u32 + 40 })
+            flow.tcp_flags = tcp.u8::<67>();
+        }
+        Ok(())
     }
 
     #[inline(always)]

@@ -53,6 +53,13 @@ impl NatSlot<'_> {
         unsafe { self.at.as_ref() }
     }
 
+    /// Writes the whole entry.
+    #[inline(always)]
+    pub fn write(self, entry: NatEntry) {
+        // SAFETY: writable (`new`).
+        unsafe { self.at.as_ptr().write(entry) };
+    }
+
     /// Notes that the entry was used.
     #[inline(always)]
     pub fn touch(self, last_seen: u32, state: u32) {
@@ -110,6 +117,9 @@ pub trait Maps {
 
     /// Looks a flow up in the NAT table.
     fn nat(&self, key: &FlowKey) -> Option<NatSlot<'_>>;
+    /// An entry of this processor's own, in no table: where the next one is made. Verifier: on
+    /// the stack it would be too large ("combined stack size of 3 calls is 544").
+    fn draft(&self) -> Option<NatSlot<'_>>;
     /// Makes an entry if there is none.
     fn insert_nat(&self, key: &FlowKey, entry: &NatEntry) -> Result<(), NotInserted>;
     /// Forgets an entry.
@@ -127,6 +137,14 @@ pub trait Maps {
     fn server_id(&self, key: &ServerIdKey) -> Option<u32>;
     /// Takes a token of this processor's limit; whether there was one.
     fn take(&self, limit: Limit) -> bool;
+    /// [`crate::pick::walk`] over these maps: in the program a global function, which the verifier
+    /// checks once, whoever calls it.
+    fn walk(&self, table: u64, service: u32, hash: u64) -> u64
+    where
+        Self: Sized,
+    {
+        crate::pick::walk(self, table, service, hash).0
+    }
     /// Milliseconds of the monotonic clock, wrapping.
     fn now_ms(&self) -> u32;
     /// Seconds of the monotonic clock.

@@ -15,12 +15,12 @@ use crate::abi::{
     FlowKey, NAT_PORT_TRIES, NatEntry, STATE_CLOSING, STATE_REPLY, STATE_USED, Server,
     TOUCH_SECONDS, WALK_STEPS, join_ports, split_ports,
 };
+use crate::frame::Frame;
 use crate::hash::{fast_range, step};
 use crate::ip::Flow;
 use crate::maps::{Maps, NatSlot, NotInserted};
 use crate::packet::Packet;
 use crate::path::{Arrival, Sent};
-use crate::pick::Picked;
 use crate::rewrite::{Translate, Translation, ethernet, frame_ethernet, swap_ethernet};
 use crate::verdict::{Event, Verdict};
 
@@ -47,21 +47,6 @@ pub fn known<'m, M: Maps>(maps: &'m M, flow: &Flow) -> Known<'m> {
         return Known::Connection(slot);
     }
     if slot.entry().state & STATE_REPLY != 0 { Known::Reply } else { Known::Void }
-}
-
-/// Opens a connection for a packet without one, and finds its entry.
-#[inline(always)]
-pub fn opened<'m, M: Maps>(
-    maps: &'m M,
-    packet: Packet<'_>,
-    flow: &Flow,
-    hash: u64,
-    to: Picked,
-    arrival: Arrival,
-) -> Result<NatSlot<'m>, Verdict> {
-    let frame = frame_ethernet(packet).ok_or(Verdict::DropInternal)?;
-    open(maps, &Opening { flow, hash, to, frame, arrival })?;
-    maps.nat(&flow.key).ok_or(Verdict::DropInternal)
 }
 
 /// Translates a client's packet and addresses it to its backend.
@@ -182,61 +167,54 @@ fn touch<M: Maps>(maps: &M, slot: NatSlot<'_>, flow: &Flow) {
     }
 }
 
-/// What a connection is opened from.
-struct Opening<'a> {
-    flow: &'a Flow,
-    hash: u64,
-    /// Its backend.
-    to: Picked,
-    /// MAC addresses of the client's frame.
-    frame: [u32; 3],
-    arrival: Arrival,
-}
-
-/// Opens a connection: allocates a port and makes both entries. A function of its own in the
-/// program. Verifier: with the pick inside, "combined stack size of 3 calls is 592. Too large".
+/// Opens a connection to a backend row for a packet without one: allocates a port and makes both
+/// entries. A function of its own in the program. Verifier: with the pick inside, "combined stack
+/// size of 3 calls is 592. Too large".
 #[inline(never)]
-fn open<M: Maps>(maps: &M, opening: &Opening<'_>) -> Result<(), Verdict> {
-    let key = &opening.flow.key;
-    if let Some(slot) = maps.nat(key) {
-        if is_usable(maps, opening.flow, slot.entry()) {
-            // Another processor opened it anew just now.
-            return Ok(());
-        }
-        maps.count(Event::NatVoid);
-        // The forward entry first: while a reply entry lasts, its port stays taken.
-        let other = other_key(slot.entry(), key.kind);
-        maps.remove_nat(key);
-        maps.remove_nat(&other);
-    }
-    let Picked { row, word } = opening.to;
+pub fn open<M: Maps, F: Frame>(
+    maps: &M,
+    frame: &mut F,
+    flow: &Flow,
+    hash: u64,
+    row: u32,
+    arrival: Arrival,
+) -> Result<(), Verdict> {
+    let key = &flow.key;
+    let macs = frame_ethernet(frame.packet()).ok_or(Verdict::DropInternal)?;
+    let word = maps.word(row).ok_or(Verdict::DropInternal)?;
     let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
-    let mut entry = NatEntry {
+    let draft = maps.draft().ok_or(Verdict::DropInternal)?;
+    draft.write(NatEntry {
         source: key.destination,
         destination: key.source,
         ports: key.ports.rotate_left(16),
         row,
-        ethernet: swap_ethernet(&opening.frame),
-        ifindex: opening.arrival.ifindex,
+        ethernet: swap_ethernet(&macs),
+        ifindex: arrival.ifindex,
         generation: word.generation(),
         last_seen: maps.now(),
         state: STATE_REPLY,
-        vlan: opening.arrival.vlan,
-    };
-    let ports = allocate(maps, opening, server, &entry)?;
-    entry.source = server.source;
-    entry.destination = server.address;
-    entry.ports = ports;
-    entry.ethernet = opening.frame;
-    entry.state = 0;
-    match maps.insert_nat(key, &entry) {
+        vlan: arrival.vlan,
+    });
+    let mut reply =
+        FlowKey { source: server.address, destination: server.source, ports: 0, kind: key.kind };
+    let ports = allocate(maps, hash, &mut reply, draft.entry())?;
+    draft.write(NatEntry {
+        source: server.source,
+        destination: server.address,
+        ports,
+        ethernet: macs,
+        state: 0,
+        ..*draft.entry()
+    });
+    match maps.insert_nat(key, draft.entry()) {
         Ok(()) => {
             maps.count(Event::NatInsert);
             maps.count_new(row);
             Ok(())
         }
         Err(refusal) => {
-            maps.remove_nat(&other_key(&entry, key.kind));
+            maps.remove_nat(&reply);
             match refusal {
                 // Another processor opened the same flow first: this is a retransmission.
                 NotInserted::Exists => Ok(()),
@@ -246,12 +224,29 @@ fn open<M: Maps>(maps: &M, opening: &Opening<'_>) -> Result<(), Verdict> {
     }
 }
 
-/// Takes a source port towards the server by making the reply entry; the ports to the backend.
+/// Closes a flow's connection if its backend is gone. Whether it has a good one: another
+/// processor may have opened it anew just now.
+#[inline(never)]
+pub fn close_void<M: Maps>(maps: &M, flow: &Flow) -> bool {
+    let Some(slot) = maps.nat(&flow.key) else { return false };
+    if is_usable(maps, flow, slot.entry()) {
+        return true;
+    }
+    maps.count(Event::NatVoid);
+    // The forward entry first: while a reply entry lasts, its port stays taken.
+    let other = other_key(slot.entry(), flow.key.kind);
+    maps.remove_nat(&flow.key);
+    maps.remove_nat(&other);
+    false
+}
+
+/// Takes a source port towards the server by making the reply entry, and completes its key; the
+/// ports to the backend.
 #[inline(always)]
 fn allocate<M: Maps>(
     maps: &M,
-    opening: &Opening<'_>,
-    server: &Server,
+    hash: u64,
+    key: &mut FlowKey,
     reply: &NatEntry,
 ) -> Result<u32, Verdict> {
     let settings = maps.settings();
@@ -260,19 +255,13 @@ fn allocate<M: Maps>(
         0 => vip_port,
         port => port,
     };
-    let mut key = FlowKey {
-        source: server.address,
-        destination: server.source,
-        ports: 0,
-        kind: opening.flow.key.kind,
-    };
     for attempt in 0..NAT_PORT_TRIES {
         // Steps that no walk takes: the backend's flows spread over all ports.
-        let hash = step(opening.hash, WALK_STEPS + attempt);
-        let port = settings.nat_port_first + fast_range(hash, settings.nat_port_count);
+        let port_hash = step(hash, WALK_STEPS + attempt);
+        let port = settings.nat_port_first + fast_range(port_hash, settings.nat_port_count);
         let port = (port as u16).to_be();
         key.ports = join_ports(backend_port, port);
-        match maps.insert_nat(&key, reply) {
+        match maps.insert_nat(key, reply) {
             Ok(()) => return Ok(join_ports(port, backend_port)),
             Err(NotInserted::Exists) => maps.count(Event::NatPortTaken),
             Err(NotInserted::Full) => return Err(Verdict::DropNatFull),

@@ -58,21 +58,23 @@ pub fn run<M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> Result<S
     }
 }
 
-#[inline(always)]
+/// All of one family. A function of its own in the program: the stack of one family is enough.
+#[inline(never)]
 fn balance<I: Translate, M: Maps, F: Frame>(
     maps: &M,
     frame: &mut F,
     arrival: Arrival,
 ) -> Result<Sent, Verdict> {
-    let flow = match I::decode(frame.packet()) {
-        Ok(flow) => flow,
-        Err(Odd::Unaddressed) => return Err(Verdict::PassBadHeader),
-        Err(Odd::Addressed(to, verdict)) => return Err(if_vip::<I, M>(maps, &to, verdict)),
-        Err(Odd::Icmp(to)) => return Err(if_vip::<I, M>(maps, &to, Verdict::PassNoService)),
-        Err(Odd::Fragment(key, _)) => {
-            return Err(if_vip::<I, M>(maps, &key.destination, Verdict::DropFragment));
-        }
-    };
+    let mut flow = Flow::NONE;
+    if let Err(odd) = I::decode(frame.packet(), &mut flow) {
+        let to = &flow.key.destination;
+        return Err(match odd {
+            Odd::Unaddressed => Verdict::PassBadHeader,
+            Odd::Verdict(verdict) => if_vip::<I, M>(maps, to, verdict),
+            Odd::Icmp => if_vip::<I, M>(maps, to, Verdict::PassNoService),
+            Odd::Fragment => if_vip::<I, M>(maps, to, Verdict::DropFragment),
+        });
+    }
     let Some(service) = find_service::<I, M>(maps, &flow) else {
         return not_for_a_service::<I, M, F>(maps, frame, &flow);
     };
@@ -93,28 +95,24 @@ fn serve<I: Translate, M: Maps, F: Frame>(
     flow: &Flow,
     arrival: Arrival,
 ) -> Result<Option<Sent>, Verdict> {
-    let (picked, hash, is_nat) = match choose::<I, M>(maps, service, flow)? {
-        Choice::Connection(slot) => {
-            let word = maps.word(slot.entry().row).ok_or(Verdict::DropInternal)?;
-            let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
-            may_go::<I, M, F>(maps, frame, server, flow)?;
-            return nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival)
-                .map(Some);
-        }
+    let (row, to_open) = match choose::<I, M>(maps, service, flow)? {
         Choice::Reply => return Ok(None),
-        Choice::Open(picked, hash) => (picked, hash, true),
-        Choice::Direct(picked, hash) => (picked, hash, false),
+        Choice::Connection(slot) => (slot.entry().row, None),
+        Choice::Open(picked, hash) => (picked.row, Some(hash)),
+        Choice::Direct(picked, hash) => {
+            return direct::<I, M, F>(maps, frame, service, picked, hash, flow).map(Some);
+        }
     };
-    let server = maps.server(picked.word.server()).ok_or(Verdict::DropInternal)?;
-    if is_nat {
-        may_go::<I, M, F>(maps, frame, server, flow)?;
-        let slot = nat::opened(maps, frame.packet(), flow, hash, picked, arrival)?;
-        return nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival).map(Some);
+    let word = maps.word(row).ok_or(Verdict::DropInternal)?;
+    let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
+    may_go::<I, M, F>(maps, frame, server, flow)?;
+    if let Some(hash) = to_open
+        && !nat::close_void(maps, flow)
+    {
+        nat::open(maps, frame, flow, hash, row, arrival)?;
     }
-    if flow.is_syn() {
-        maps.count_new(picked.row);
-    }
-    direct::<I, M, F>(maps, frame, picked, server, flow).map(Some)
+    let slot = maps.nat(&flow.key).ok_or(Verdict::DropInternal)?;
+    nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival).map(Some)
 }
 
 /// What a client's packet is to become.
@@ -197,10 +195,16 @@ fn may_go<I: Translate, M: Maps, F: Frame>(
 fn direct<I: Translate, M: Maps, F: Frame>(
     maps: &M,
     frame: &mut F,
+    service: &Service,
     picked: Picked,
-    server: &Server,
+    hash: u64,
     flow: &Flow,
 ) -> Result<Sent, Verdict> {
+    let server = maps.server(picked.word.server()).ok_or(Verdict::DropInternal)?;
+    if flow.is_syn() {
+        maps.count_new(picked.row);
+    }
+    let _ = (service, hash);
     if server.ifindex == 0 {
         return Err(Verdict::DropNoNextHop);
     }

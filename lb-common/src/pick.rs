@@ -47,7 +47,9 @@ pub fn pick<M: Maps>(
     if home.word.full() && !asked {
         return Ok(home);
     }
-    by_change(maps, service, flow, hash, asked)
+    // Verifier: not by a function in between, whose stack would count beside the walk's.
+    let walk = Walk(maps.walk(table.0, service.number, hash));
+    by_change(maps, service, flow, walk.0, asked)
 }
 
 #[inline(always)]
@@ -84,10 +86,10 @@ fn by_change<M: Maps>(
     maps: &M,
     service: &Service,
     flow: &Flow,
-    hash: u64,
+    walk: u64,
     asked: bool,
 ) -> Result<Picked, Verdict> {
-    let walk = walk(maps, service.table.0, service.number, hash);
+    let walk = Walk(walk);
     count_walk(maps, walk);
     let touched = walk.touched() || service.is(SERVICE_TRACK);
     // A datagram is a flow of its own, unless the service wants it otherwise.
@@ -202,7 +204,7 @@ fn closing(flow: &Flow) -> u32 {
 /// 49 exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct Walk(u64);
+pub struct Walk(pub u64);
 
 impl Walk {
     const ROW: u64 = (1 << 24) - 1;
@@ -248,12 +250,10 @@ const _: () = assert!((Table::MAX_BLOCKS as u64 * BACKEND_BLOCK as u64) < Walk::
 
 /// Walks through the table from the home slot on.
 ///
-/// A function of its own in the program: the fast path keeps its registers, and the verifier
-/// follows the loop once for each caller.
-#[inline(never)]
+/// Called through [`Maps::walk`].
+#[inline(always)]
 pub fn walk<M: Maps>(maps: &M, table: u64, service: u32, hash: u64) -> Walk {
     let table = Table(table);
-    let has_shadow = u64::from(table.shadowed());
     let shadow = if table.shadowed() {
         Table(maps.slots(table.shadow_at()).unwrap_or(table.0))
     } else {
@@ -262,29 +262,11 @@ pub fn walk<M: Maps>(maps: &M, table: u64, service: u32, hash: u64) -> Walk {
     let (mut new, mut old, mut first_serving) = (First(0), First(0), First(0));
     let mut touched = 0;
     for i in 0..WALK_STEPS {
-        let h = step(hash, i);
-        let Some(index) = index_of(maps, table, fast_range(h, table.slots())) else { break };
-        let Some(before) = index_of(maps, shadow, fast_range(h, shadow.slots())) else { break };
-        let at_home_only = !M::RULES.keep(Rule::ShadowEveryStep) && i > 0;
-        // 1 if the slot has a previous owner: "none" is all ones.
-        let shadowed = has_shadow
-            & (subtract(0, u64::from(before ^ shadow.slot_mask())) >> 63)
-            & u64::from(!at_home_only);
-        let row = table.first_row() + index;
-        let row_before = shadow.first_row() + before;
-        let row_old = row ^ ((row ^ row_before) & mask(shadowed) as u32);
-        let Some(word) = maps.word(row) else { break };
-        let Some(word_old) = maps.word(row_old) else { break };
-        let bits = share_bits(h);
-        let active = word.active();
-        first_serving.offer(row, active);
-        new.offer(row, active & takes(word.admit(), bits));
-        old.offer(row_old, word_old.0 >> 62 & 1 & takes(word_old.admit_old(), bits));
-        touched |= u64::from(word.admit() ^ word.admit_old());
-        touched |= u64::from(word_old.admit() ^ word_old.admit_old());
-        if M::RULES.keep(Rule::ShadowTouches) {
-            touched |= shadowed;
-        }
+        let Some(visit) = visit(maps, table.0, shadow.0, step(hash, i), i) else { break };
+        first_serving.offer(visit.row(), visit.bit(Visit::ACTIVE));
+        new.offer(visit.row(), visit.bit(Visit::TAKES_NEW));
+        old.offer(visit.row_old(), visit.bit(Visit::TAKES_OLD));
+        touched |= visit.bit(Visit::TOUCHED);
         if new.0 & old.0 & First::FOUND != 0 {
             let touched = if touched == 0 { 0 } else { Walk::TOUCHED };
             return Walk(new.row_plus_one() | old.row_plus_one() << 24 | touched);
@@ -298,6 +280,78 @@ pub fn walk<M: Maps>(maps: &M, table: u64, service: u32, hash: u64) -> Walk {
     };
     let or_last = |first: First| if first.0 == 0 { last } else { first.row_plus_one() };
     Walk(or_last(new) | or_last(old) << 24 | Walk::TOUCHED | Walk::EXHAUSTED)
+}
+
+/// What the walk finds at one step, in one word: it crosses a function call.
+///
+/// Bits 0–23 the row of the slot, 24–47 that of its previous owner (the same where there is none),
+/// from 48 on the flags below.
+struct Visit(u64);
+
+impl Visit {
+    const ACTIVE: u32 = 48;
+    const TAKES_NEW: u32 = 49;
+    const TAKES_OLD: u32 = 50;
+    const TOUCHED: u32 = 51;
+
+    #[inline(always)]
+    const fn row(&self) -> u32 {
+        (self.0 & Walk::ROW) as u32
+    }
+
+    #[inline(always)]
+    const fn row_old(&self) -> u32 {
+        (self.0 >> 24 & Walk::ROW) as u32
+    }
+
+    #[inline(always)]
+    const fn bit(&self, at: u32) -> u64 {
+        self.0 >> at & 1
+    }
+}
+
+/// Looks at the slot of a step's hash. A function of its own, without branches that depend on
+/// what it finds: Verifier: "combined stack size of 4 calls is 608. Too large" else, and states
+/// would multiply around the loop.
+#[inline(never)]
+fn visit_word<M: Maps>(maps: &M, table: u64, shadow: u64, h: u64, step: u32) -> u64 {
+    let (table, shadow) = (Table(table), Table(shadow));
+    let Some(index) = index_of(maps, table, fast_range(h, table.slots())) else { return NOWHERE };
+    let Some(before) = index_of(maps, shadow, fast_range(h, shadow.slots())) else {
+        return NOWHERE;
+    };
+    let at_home_only = !M::RULES.keep(Rule::ShadowEveryStep) && step > 0;
+    // 1 if the slot has a previous owner: "none" is all ones.
+    let shadowed = u64::from(table.shadowed())
+        & (subtract(0, u64::from(before ^ shadow.slot_mask())) >> 63)
+        & u64::from(!at_home_only);
+    let row = table.first_row() + index;
+    let row_before = shadow.first_row() + before;
+    let row_old = row ^ ((row ^ row_before) & mask(shadowed) as u32);
+    let Some(word) = maps.word(row) else { return NOWHERE };
+    let Some(word_old) = maps.word(row_old) else { return NOWHERE };
+    let bits = share_bits(h);
+    let takes_new = word.active() & takes(word.admit(), bits);
+    let takes_old = word_old.0 >> 62 & 1 & takes(word_old.admit_old(), bits);
+    let unsettled = u64::from(word.admit() ^ word.admit_old())
+        | u64::from(word_old.admit() ^ word_old.admit_old());
+    let counts = if M::RULES.keep(Rule::ShadowTouches) { shadowed } else { 0 };
+    let touched = (subtract(0, unsettled | counts)) >> 63;
+    u64::from(row)
+        | u64::from(row_old) << 24
+        | word.active() << Visit::ACTIVE
+        | takes_new << Visit::TAKES_NEW
+        | takes_old << Visit::TAKES_OLD
+        | touched << Visit::TOUCHED
+}
+
+/// No such slot, or no such row: the maps contradict each other.
+const NOWHERE: u64 = u64::MAX;
+
+#[inline(always)]
+fn visit<M: Maps>(maps: &M, table: u64, shadow: u64, h: u64, step: u32) -> Option<Visit> {
+    let word = visit_word(maps, table, shadow, h, step);
+    if word == NOWHERE { None } else { Some(Visit(word)) }
 }
 
 /// The first row offered that was taken.
@@ -381,7 +435,7 @@ pub fn answer_without_entry<M: Maps>(maps: &M, service: &Service, hash: u64) -> 
     if home.word.full() && !service.table.shadowed() {
         return Some(Answer { row: home.row, touched: false });
     }
-    let walk = walk(maps, service.table.0, service.number, hash);
+    let walk = Walk(maps.walk(service.table.0, service.number, hash));
     walk.old().map(|row| Answer { row, touched: walk.touched() })
 }
 

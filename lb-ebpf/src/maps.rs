@@ -39,6 +39,8 @@ static NEW_FLOWS: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);
 #[map]
 static COUNTERS: Array<u64> = Array::with_max_entries(ROW, BPF_F_MMAPABLE);
 #[map]
+static DRAFTS: Array<NatEntry> = Array::with_max_entries(1, 0);
+#[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(8, 0);
 #[map]
 static NAT: HashMap<FlowKey, NatEntry> = HashMap::with_max_entries(8, 0);
@@ -143,6 +145,14 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
+    fn draft(&self) -> Option<NatSlot<'_>> {
+        let entry = NonNull::new(DRAFTS.get_ptr_mut(processor())?)?;
+        // SAFETY: an array element is valid for the program's run, and this one is this
+        // processor's, where XDP programs do not preempt each other.
+        Some(unsafe { NatSlot::new(entry) })
+    }
+
+    #[inline(always)]
     fn insert_nat(&self, key: &FlowKey, entry: &NatEntry) -> Result<(), NotInserted> {
         const EEXIST: i32 = -17;
         match NAT.insert(key, entry, u64::from(BPF_NOEXIST)) {
@@ -186,6 +196,11 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
+    fn walk(&self, table: u64, service: u32, hash: u64) -> u64 {
+        holdfast_walk(table, service, hash)
+    }
+
+    #[inline(always)]
     fn now_ms(&self) -> u32 {
         // SAFETY: a plain helper call.
         (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000) as u32
@@ -218,6 +233,14 @@ impl Maps for KernelMaps {
     fn count(&self, event: Event) {
         count_at(EVENT_BASE + event as u32);
     }
+}
+
+/// The walk, for all that need it. Verifier: global, so that it is checked once; followed from
+/// every caller, "BPF program is too large. Processed 1000001 insn".
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn holdfast_walk(table: u64, service: u32, hash: u64) -> u64 {
+    lb_common::pick::walk(&KernelMaps, table, service, hash).0
 }
 
 /// Counts the end of a frame that was not sent to a backend.

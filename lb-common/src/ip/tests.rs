@@ -33,11 +33,13 @@ fn frame_v6(next_header: u8, length: u16) -> Vec<u8> {
 }
 
 fn v4(frame: &mut [u8]) -> Result<Flow, Odd> {
-    V4::decode(Packet::from_slice(frame))
+    let mut flow = Flow::NONE;
+    V4::decode(Packet::from_slice(frame), &mut flow).map(|()| flow)
 }
 
 fn v6(frame: &mut [u8]) -> Result<Flow, Odd> {
-    V6::decode(Packet::from_slice(frame))
+    let mut flow = Flow::NONE;
+    V6::decode(Packet::from_slice(frame), &mut flow).map(|()| flow)
 }
 
 /// The verdict a VIP gives, `Ok` for a flow, `None` without a destination.
@@ -45,9 +47,9 @@ fn end(read: Result<Flow, Odd>) -> Result<(), Option<Verdict>> {
     match read {
         Ok(_) => Ok(()),
         Err(Odd::Unaddressed) => Err(None),
-        Err(Odd::Addressed(_, verdict)) => Err(Some(verdict)),
-        Err(Odd::Icmp(_)) => Err(Some(Verdict::PassNoService)),
-        Err(Odd::Fragment(..)) => Err(Some(Verdict::DropFragment)),
+        Err(Odd::Verdict(verdict)) => Err(Some(verdict)),
+        Err(Odd::Icmp) => Err(Some(Verdict::PassNoService)),
+        Err(Odd::Fragment) => Err(Some(Verdict::DropFragment)),
     }
 }
 

@@ -260,7 +260,9 @@ fn what_belongs_to_no_connection_passes() {
     let mut stray = frame(6, ([10, 0, 0, 0], 8080), nat, ACK);
     assert_eq!(go(&maps, &mut stray), Err(Verdict::PassNotVip));
     // Nor is it taken for a reply by an entry that translates a client's packets.
-    let key = V4::decode(Packet::from_slice(&mut stray)).unwrap().key;
+    let mut flow = Flow::NONE;
+    V4::decode(Packet::from_slice(&mut stray), &mut flow).unwrap();
+    let key = flow.key;
     go(&maps, &mut tcp(2000, SYN)).unwrap();
     let clients = |e: &&NatEntry| e.state & STATE_REPLY == 0;
     let forward = maps.nat_entries().values().find(clients).copied().unwrap();

@@ -64,6 +64,7 @@ pub fn load(node: &Node, seed: u64, log_drops: bool) -> Result<Loaded> {
         .map_max_entries(map::TRAFFIC, sizes.rows * processors)
         .map_max_entries(map::NEW_FLOWS, sizes.rows * processors)
         .map_max_entries(map::COUNTERS, ROW * processors)
+        .map_max_entries(map::DRAFTS, processors)
         .load(OBJECT)
         .context("the kernel refused the maps of the eBPF program (are you root?)")?;
     let program = program(&mut ebpf)?;

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
+use bytemuck::Zeroable;
 use lb_common::abi::{
     Address, Bucket, FlowEntry, FlowKey, Limit, NatEntry, RateKey, Server, ServerIdKey,
     ServiceRecord, Settings, Word,
@@ -22,6 +23,7 @@ pub struct View<'m> {
     now: u32,
     flows: RefCell<HashMap<FlowKey, Option<FlowEntry>>>,
     nat: RefCell<HashMap<FlowKey, Option<Box<UnsafeCell<NatEntry>>>>>,
+    draft: UnsafeCell<NatEntry>,
     /// Entries that were forgotten; kept, as someone may hold them.
     #[expect(clippy::vec_box, reason = "entries are held by address")]
     removed: RefCell<Vec<Box<UnsafeCell<NatEntry>>>>,
@@ -38,6 +40,7 @@ impl<'m> View<'m> {
             now: monotonic_seconds(),
             flows: RefCell::default(),
             nat: RefCell::default(),
+            draft: UnsafeCell::new(NatEntry::zeroed()),
             removed: RefCell::default(),
             events: RefCell::default(),
             new_flow: Cell::new(None),
@@ -120,6 +123,11 @@ impl Maps for View<'_> {
         // SAFETY: the box is kept until the view goes, in `nat` or in `removed`, and this type
         // is used by one thread (`RefCell`).
         Some(unsafe { NatSlot::new(entry) })
+    }
+
+    fn draft(&self) -> Option<NatSlot<'_>> {
+        // SAFETY: lives as long as this view, and this type is used by one thread (`RefCell`).
+        NonNull::new(self.draft.get()).map(|at| unsafe { NatSlot::new(at) })
     }
 
     fn insert_nat(&self, key: &FlowKey, entry: &NatEntry) -> Result<(), NotInserted> {
