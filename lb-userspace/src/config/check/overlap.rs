@@ -86,3 +86,47 @@ fn owner(config: &Config, (s, _): (usize, usize), (first, _): (usize, usize)) ->
 fn place((s, l): (usize, usize)) -> Place {
     Place::Listen(s, l)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::model::{Mode, Node, Ports, Service};
+
+    /// By comparing all pairs: apart, or one strictly within the other.
+    fn ambiguous(frontends: &[Frontend]) -> bool {
+        let clash = |a: &Frontend, b: &Frontend| {
+            let (a, b) = (a.ports, b.ports);
+            let apart = a.last < b.first || b.last < a.first;
+            let within = |a: Ports, b: Ports| b.first <= a.first && a.last <= b.last;
+            a == b || !(apart || within(a, b) || within(b, a))
+        };
+        let alike = |a: &Frontend, b: &Frontend| (a.vip, a.protocol) == (b.vip, b.protocol);
+        let later = |i: usize| frontends.iter().skip(i + 1);
+        frontends.iter().enumerate().any(|(i, a)| later(i).any(|b| alike(a, b) && clash(a, b)))
+    }
+
+    fn frontend() -> impl Strategy<Value = Frontend> {
+        let vip = prop::sample::select(vec!["192.0.2.0/24", "192.0.2.10"]);
+        let protocol = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]);
+        (vip, 1..20u16, 0..10u16, protocol).prop_map(|(vip, first, more, protocol)| Frontend {
+            vip: vip.parse().unwrap(),
+            ports: Ports { first, last: first + more },
+            protocol,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn refuses_just_what_is_ambiguous(of in prop::collection::vec(frontend(), 0..8)) {
+            let expect = ambiguous(&of);
+            let service = Service { listen: of, ..Service::new("web", Mode::Dsr) };
+            let mut problems = Vec::new();
+            check(&Config { node: Node::default(), services: vec![service] }, &mut problems);
+            prop_assert_eq!(!problems.is_empty(), expect, "{:?}", problems);
+        }
+    }
+}
