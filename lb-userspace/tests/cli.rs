@@ -355,7 +355,9 @@ fn other_users_may_look_at_most() {
     let lab = Lab::start();
     // The binary's own directory may be closed to others.
     let binary = lab.directory.path().join("lb");
-    std::fs::copy(env!("CARGO_BIN_EXE_lb"), &binary).unwrap();
+    // By another process: a copy still open here, in what another test forks, could not be run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_lb")).arg(&binary).status().unwrap();
+    assert!(copied.success());
     let open = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
