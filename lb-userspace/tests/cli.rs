@@ -23,6 +23,22 @@ listen = ["192.0.2.10:80/tcp"]
 backends = [{ name = "web-01", address = "10.0.0.11" }, { name = "web-02", address = "10.0.0.12" }]
 "#;
 
+/// One service with all that a service can have.
+const RICH: &str = r#"[node]
+interfaces = ["eth0"]
+[[service]]
+name = "h3"
+mode = "gue"
+listen = ["192.0.2.0/24:443/udp"]
+quic = { config_id = 0, server_id_length = 2 }
+allow = ["10.0.0.0/8", "192.0.2.7"]
+rate_limit = { per_second = 100 }
+backends = [
+  { name = "a", address = "10.0.0.11", server_id = "0a01" },
+  { name = "b", address = "fd00::12", server_id = "0a02" },
+]
+"#;
+
 /// A directory with a daemon's socket in it, whose loop only keeps a configuration.
 struct Lab {
     directory: TempDir,
@@ -134,12 +150,17 @@ fn text(bytes: &[u8]) -> String {
 fn what_works() {
     let lab = Lab::start();
     lab.file("lb.toml", SAMPLE);
+    lab.file("rich.toml", RICH);
     lab.file("more.toml", &SAMPLE.replace("10.0.0.12\"", "10.0.0.22\", weight = 3"));
     for (line, part) in [
         ("--help", "Exit codes:"),
         ("version", "lb 0.1.0"),
         ("version -o json", "\"version\": \"0.1.0\""),
         ("check @/lb.toml", "is valid: 1 service, 1 frontend, 2 backends"),
+        (
+            "check @/rich.toml",
+            "is valid: 1 service, 1 frontend, 2 backends, 2 allowed sources, 2 server ids, 1 rate limit",
+        ),
         ("check @/lb.toml -o json", "\"valid\": true"),
         ("status", "ok nothing to balance"),
         ("service list", "SERVICE  MODE"),
@@ -192,6 +213,7 @@ fn what_is_refused_says_why_and_changes_nothing() {
         ("backend weight web/web-01", 2, "required"),
         (&format!("{add} example.org"), 2, "invalid IP address"),
         (&format!("{add} 10.0.0.19 --port 0"), 2, "1..=65535"),
+        (&format!("{add} 10.0.0.19 --server-id 0x1"), 2, "is not a server id"),
         ("explain icmp 198.51.100.7:1 192.0.2.10:80", 2, "[possible values: tcp, udp]"),
         ("explain tcp 198.51.100.7 192.0.2.10:80", 2, "invalid socket address"),
         ("explain tcp 198.51.100.7:1 [2001:db8::1]:80", 2, "different families"),
@@ -218,9 +240,14 @@ fn what_is_refused_says_why_and_changes_nothing() {
             "no protocol",
         ),
         (
-            "run --interface eth0 --listen 192.0.2.10:80/tcp --mode ipip --backend 10.0.0.1",
+            "run --interface eth0 --listen 192.0.2.10:80/tcp --mode vxlan --backend 10.0.0.1",
             2,
-            "[possible values: nat, dsr]",
+            "[possible values: nat, dsr, ipip, gue]",
+        ),
+        (
+            "run --interface eth0 --listen 192.0.2.1/24:80/tcp --mode nat --backend 10.0.0.1",
+            2,
+            "did you mean 192.0.2.0/24?",
         ),
         (
             "run --interface a/b --listen 192.0.2.10:80/tcp --mode nat --backend 10.0.0.1",
@@ -242,6 +269,7 @@ fn what_is_refused_says_why_and_changes_nothing() {
         ("backend remove web/nope", 4, "its backends: web-01 or web-02"),
         (&format!("{add} 10.0.0.11"), 1, "twice"),
         (&format!("{add} 192.0.2.10"), 1, "is a VIP"),
+        (&format!("{add} 10.0.0.19 --server-id 0a"), 2, "this service has no `quic`"),
         (&format!("{add} fd00::9"), 2, "IPv6 backend can't serve"),
         (&format!("{add} 127.0.0.1"), 2, "loopback"),
         ("backend add web/web-01 --address 10.0.0.19", 1, "two backends named"),
@@ -257,6 +285,23 @@ fn what_is_refused_says_why_and_changes_nothing() {
     assert_eq!(text(&lab.lb("config").stdout), before, "unchanged");
     lab.check("backend remove web/web-02", 0, "removed");
     lab.check("backend remove web/web-01", 1, "is the last backend of web");
+}
+
+#[test]
+fn a_backend_of_a_quic_service_is_added_with_its_id() {
+    let lab = Lab::start();
+    lab.file("rich.toml", RICH);
+    let expect = "h3/c: added at 10.0.0.13, weight 1, server id 0a03";
+    for (line, code, part) in [
+        ("apply @/rich.toml", 0, "service h3: added"),
+        ("backend add h3/c --address 10.0.0.13", 2, "add server_id = \"0a0a\""),
+        ("backend add h3/c --address 10.0.0.13 --server-id 0a02", 1, "have the server id 0a02"),
+        ("backend add h3/c --address 10.0.0.13 --server-id 0a0304", 2, "has 3 bytes"),
+        ("backend add h3/c --address 10.0.0.13 --server-id 0A03", 0, expect),
+        ("config", 0, "weight = 1, server_id = \"0a03\""),
+    ] {
+        lab.check(line, code, part);
+    }
 }
 
 #[test]
@@ -310,7 +355,9 @@ fn other_users_may_look_at_most() {
     let lab = Lab::start();
     // The binary's own directory may be closed to others.
     let binary = lab.directory.path().join("lb");
-    std::fs::copy(env!("CARGO_BIN_EXE_lb"), &binary).unwrap();
+    // By another process: a copy still open here, in what another test forks, could not be run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_lb")).arg(&binary).status().unwrap();
+    assert!(copied.success());
     let open = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };

@@ -145,7 +145,7 @@ pub(crate) struct RunArgs {
     /// Interface to attach to; may be repeated
     #[arg(long, value_name = "IF", requires_all = ["listen", "mode", "backend"], help_heading = "Without a file")]
     pub(crate) interface: Vec<String>,
-    /// VIP, port and protocol; may be repeated
+    /// VIP, port and protocol; a prefix, a range of ports or * will do; may be repeated
     #[arg(
         long,
         value_name = "ADDR:PORT/tcp|udp",
@@ -153,8 +153,9 @@ pub(crate) struct RunArgs {
         help_heading = "Without a file"
     )]
     pub(crate) listen: Vec<Frontend>,
-    /// nat: backends need nothing; dsr: they carry the VIP on lo and answer clients directly
-    #[arg(long, value_name = "nat|dsr", requires = "interface", hide_possible_values = true, help_heading = "Without a file",
+    /// nat: backends need nothing; dsr: they carry the VIP on lo and answer clients directly;
+    /// ipip, gue: the same through a tunnel, to backends on any network
+    #[arg(long, value_name = "nat|dsr|ipip|gue", requires = "interface", hide_possible_values = true, help_heading = "Without a file",
           value_parser = choice(&MODES))]
     pub(crate) mode: Option<Mode>,
     /// Backend's address, with a port if it isn't the VIP's; may be repeated

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::output::{Failed, print, print_json, warn};
+use crate::config::model::Service;
 use crate::config::{Config, Diagnostic, LoadError, load, warnings};
 
 /// What `lb check -o json` prints, whether the file is valid or not.
@@ -37,13 +38,24 @@ pub(crate) fn check(file: &Path, json: bool) -> Result<(), Failed> {
 }
 
 fn summary(config: &Config) -> String {
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let sum =
-        |of: fn(&crate::config::model::Service) -> usize| config.services.iter().map(of).sum();
-    [
-        count(config.services.len(), "service"),
-        count(sum(|service| service.listen.len()), "frontend"),
-        count(sum(|service| service.backends.len()), "backend"),
-    ]
-    .join(", ")
+    let count =
+        |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    let sum = |of: fn(&Service) -> usize| -> usize { config.services.iter().map(of).sum() };
+    let mut parts = vec![
+        count(config.services.len(), "service", "services"),
+        count(sum(|service| service.listen.len()), "frontend", "frontends"),
+        count(sum(|service| service.backends.len()), "backend", "backends"),
+    ];
+    // Only where there are any: most files have none.
+    let rarer = [
+        (sum(|service| service.allow.len()), "allowed source", "allowed sources"),
+        (
+            sum(|service| service.backends.iter().filter(|b| b.server_id.is_some()).count()),
+            "server id",
+            "server ids",
+        ),
+        (sum(|service| usize::from(service.rate_limit.is_some())), "rate limit", "rate limits"),
+    ];
+    parts.extend(rarer.iter().filter(|(n, ..)| *n > 0).map(|(n, one, many)| count(*n, one, many)));
+    parts.join(", ")
 }

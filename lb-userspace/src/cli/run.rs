@@ -127,6 +127,24 @@ mod tests {
     }
 
     #[test]
+    fn every_form_of_listen_and_mode_will_do() {
+        for (listen, mode, backend) in [
+            ("192.0.2.10:80/tcp", "ipip", "fd00::1"),
+            ("[2001:db8::10]:80/tcp", "gue", "10.0.0.1"),
+            ("192.0.2.0/24:8000-8999/tcp", "nat", "10.0.0.1"),
+            ("[2001:db8::/64]:*/udp", "gue", "fd00::1"),
+        ] {
+            let config = config(&["--listen", listen, "--mode", mode, "--backend", backend]);
+            assert_eq!(validate(&config), Ok(()), "{config:?}");
+            let service = &config.services[0];
+            assert_eq!(
+                (service.listen[0].to_string(), service.mode.to_string()),
+                (listen.into(), mode.into())
+            );
+        }
+    }
+
+    #[test]
     fn what_options_say_is_checked_like_a_file() {
         for (options, message) in [
             (
@@ -144,6 +162,14 @@ mod tests {
             (
                 ["--listen", "192.0.2.10:80/tcp", "--mode", "nat", "--backend", "192.0.2.10"],
                 "is a VIP",
+            ),
+            (
+                ["--listen", "192.0.2.10:80/tcp", "--mode", "gue", "--backend", "10.0.0.1:81"],
+                "change the port",
+            ),
+            (
+                ["--listen", "192.0.2.10:*/tcp", "--mode", "dsr", "--backend", "10.0.0.1"],
+                "none to probe",
             ),
         ] {
             let error = validate(&config(&options)).unwrap_err();

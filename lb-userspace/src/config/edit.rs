@@ -80,7 +80,7 @@ fn not_found(message: String, near: Option<String>, known: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::Backend;
+    use crate::config::model::{Backend, Quic, ServerId};
     use crate::config::{diff, parse};
 
     fn config() -> Config {
@@ -104,6 +104,39 @@ backends = [{ name = "api-01", address = "10.0.0.21" }]
     fn add(name: &str, address: &str, port: Option<u16>, weight: u16) -> BackendChange {
         let address = address.parse().unwrap();
         BackendChange::Add(Backend { port, weight, ..Backend::new(name, address) })
+    }
+
+    /// `web` on QUIC, whose first two backends have the ids 01 and 02.
+    fn quic() -> Config {
+        let mut config = config();
+        let service = &mut config.services[0];
+        service.listen = vec!["192.0.2.10:443/udp".parse().unwrap()];
+        service.quic = Some(Quic { config_id: 0, server_id_length: 1 });
+        for (backend, id) in service.backends.iter_mut().zip([1, 2]) {
+            backend.server_id = ServerId::new(&[id]);
+        }
+        assert_eq!(validate(&config), Ok(()));
+        config
+    }
+
+    #[test]
+    fn a_new_backend_of_a_quic_service_needs_an_id() {
+        let with = |id: Option<&[u8]>| {
+            let backend = Backend::new("web-03", [10, 0, 0, 13].into());
+            BackendChange::Add(Backend { server_id: id.and_then(ServerId::new), ..backend })
+        };
+        let new = apply_backend_change(&quic(), "web", &with(Some(&[3]))).unwrap();
+        assert_eq!(diff(&quic(), &new), ["web/web-03: added at 10.0.0.13, weight 1, server id 03"]);
+        for (config, id, kind, message) in [
+            (quic(), None, ErrorKind::Invalid, "web/web-03: the backend has no server id"),
+            (quic(), Some(&[2][..]), ErrorKind::Conflict, "have the server id 02"),
+            (quic(), Some(&[1, 2][..]), ErrorKind::Invalid, "has 2 bytes"),
+            (config(), Some(&[3][..]), ErrorKind::Invalid, "has no `quic`"),
+        ] {
+            let error = apply_backend_change(&config, "web", &with(id)).unwrap_err();
+            assert_eq!(error.kind, kind, "{error:?}");
+            assert!(error.message.contains(message), "{error:?}");
+        }
     }
 
     fn remove(name: &str) -> BackendChange {

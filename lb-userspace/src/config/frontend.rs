@@ -137,7 +137,8 @@ impl TryFrom<String> for Frontend {
 }
 
 const WANTED: &str = "expected ADDRESS:PORT/tcp or /udp, such as 192.0.2.10:80/tcp or \
-                      [2001:db8::10]:80/tcp";
+                      [2001:db8::10]:80/tcp; the address may be a prefix, and the port a range or \
+                      *: 192.0.2.0/24:8000-8999/tcp, [2001:db8::/64]:*/udp";
 
 impl FromStr for Ports {
     type Err = Malformed;

@@ -12,6 +12,7 @@ mod frontend;
 mod lower;
 mod malformed;
 pub mod model;
+mod nets;
 mod place;
 mod prefix;
 mod raw;

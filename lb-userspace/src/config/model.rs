@@ -316,6 +316,17 @@ impl Backend {
     }
 }
 
+impl RateLimit {
+    /// The most that either of its numbers can be.
+    pub const MOST: u32 = 1_000_000;
+
+    /// The burst where none is given: what two seconds allow.
+    #[must_use]
+    pub fn burst_of(per_second: u32) -> u32 {
+        per_second.saturating_mul(2).min(Self::MOST)
+    }
+}
+
 impl Mode {
     /// Whether backends answer clients themselves, past the balancer: all but `nat`.
     #[must_use]

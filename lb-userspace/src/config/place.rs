@@ -17,6 +17,9 @@ pub enum Place {
     Xdp,
     NatPorts,
     NatAddress(usize),
+    TunnelSource(usize),
+    /// Another key of the node: `gue_port`, `flow_inserts`, `icmp_rate`.
+    NodeKey(&'static str),
     Limits,
     Limit(&'static str),
     Service(usize),
@@ -24,8 +27,11 @@ pub enum Place {
     ServiceKey(usize, &'static str),
     Listen(usize, usize),
     HealthKey(usize, &'static str),
+    QuicKey(usize, &'static str),
+    RateLimitKey(usize, &'static str),
+    Allow(usize, usize),
     Backend(usize, usize),
-    /// A key of a backend: `name`, `address`, `port`, `weight`.
+    /// A key of a backend: `name`, `address`, `port`, `weight`, `server_id`.
     BackendKey(usize, usize, &'static str),
 }
 
@@ -64,14 +70,21 @@ impl Place {
         Some(match self {
             Self::File => return None,
             Self::Node | Self::Service(_) => Self::File,
-            Self::Interfaces | Self::Xdp | Self::NatPorts | Self::NatAddress(_) | Self::Limits => {
-                Self::Node
-            }
+            Self::Interfaces
+            | Self::Xdp
+            | Self::NatPorts
+            | Self::NatAddress(_)
+            | Self::TunnelSource(_)
+            | Self::NodeKey(_)
+            | Self::Limits => Self::Node,
             Self::Interface(_) => Self::Interfaces,
             Self::Limit(_) => Self::Limits,
             Self::ServiceKey(service, _) => Self::Service(service),
             Self::Listen(service, _) => Self::ServiceKey(service, "listen"),
             Self::HealthKey(service, _) => Self::ServiceKey(service, "health"),
+            Self::QuicKey(service, _) => Self::ServiceKey(service, "quic"),
+            Self::RateLimitKey(service, _) => Self::ServiceKey(service, "rate_limit"),
+            Self::Allow(service, _) => Self::ServiceKey(service, "allow"),
             Self::Backend(service, _) => Self::ServiceKey(service, "backends"),
             Self::BackendKey(service, backend, _) => Self::Backend(service, backend),
         })
@@ -98,6 +111,8 @@ impl Place {
             Self::Xdp => "node, xdp".into(),
             Self::NatPorts => "node, nat_ports".into(),
             Self::NatAddress(_) => "node, nat_addresses".into(),
+            Self::TunnelSource(_) => "node, tunnel_sources".into(),
+            Self::NodeKey(key) => format!("node, {key}"),
             Self::Limits => "node, limits".into(),
             Self::Limit(key) => format!("node, limits.{key}"),
             Self::Service(s) => service(s),
@@ -107,6 +122,9 @@ impl Place {
                 None => format!("{}, listen", service(s)),
             },
             Self::HealthKey(s, key) => format!("{}, health.{key}", service(s)),
+            Self::QuicKey(s, key) => format!("{}, quic.{key}", service(s)),
+            Self::RateLimitKey(s, key) => format!("{}, rate_limit.{key}", service(s)),
+            Self::Allow(s, _) => format!("{}, allow", service(s)),
             Self::Backend(s, b) => backend(s, b),
             Self::BackendKey(s, b, key) => format!("{}, {key}", backend(s, b)),
         }

@@ -8,12 +8,13 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::model::*;
-use super::{diff, parse, parse_bytes, to_toml, validate};
+use super::{diff, parse, parse_bytes, to_toml, validate, warnings};
 
 const SAMPLE: &str = r#"[node]
 interfaces = ["eth0"]
 nat_ports = "1024-32767"
 nat_addresses = ["10.0.0.2"]
+tunnel_sources = ["172.16.0.0/16"]
 limits = { frontends = 16, table_bytes = "1MiB" }
 [[service]]
 name = "web"
@@ -27,9 +28,14 @@ backends = [
 ]
 [[service]]
 name = "dns"
-listen = ["[2001:db8::53]:53/udp"]
-mode = "dsr"
-backends = [{ name = "dns-01", address = "fd00::53" }]
+listen = ["[2001:db8::53]:53/udp", "192.0.2.0/24:8000-8999/tcp", "[2001:db8::/64]:*/udp"]
+mode = "gue"
+hash = "source"
+quic = { config_id = 0, server_id_length = 4 }
+mss = 1400
+allow = ["10.0.0.0/8", "fd00::/8"]
+rate_limit = { per_second = 100, burst = 200 }
+backends = [{ name = "dns-01", address = "fd00::53", server_id = "0a0b0c0d" }]
 "#;
 
 /// Scraps that make a mutated file go wrong in interesting places.
@@ -110,9 +116,16 @@ proptest! {
                 prop_assert_eq!(&read, &config);
                 prop_assert_eq!(to_toml(&read), text);
                 prop_assert!(diff(&config, &read).is_empty());
+                prop_assert_eq!(warnings(&config), warnings(&read));
             }
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
         }
+    }
+
+    #[test]
+    fn a_valid_configuration_is_stored_and_read_back(config in config()) {
+        let json = serde_json::to_string(&config).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
     }
 
     #[test]
@@ -128,69 +141,164 @@ fn the_sample_is_valid() {
 
 fn config() -> impl Strategy<Value = Config> {
     (node(), prop::collection::vec(service(), 0..4)).prop_map(|(node, mut services)| {
-        // Numbers make unique what must be: names, VIPs, and servers per mode.
         for (s, service) in services.iter_mut().enumerate() {
             service.name = format!("{}{s}", service.name);
-            let v4 = service.mode == Mode::Nat && service.backends[0].address.is_ipv4();
-            for (l, frontend) in service.listen.iter_mut().enumerate() {
-                let (s, l) = (s as u16, l as u16);
-                frontend.vip = match v4 {
-                    true => Prefix::host(Ipv4Addr::new(192, 0, 2, s as u8).into()),
-                    false => Prefix::host(Ipv6Addr::new(0x2001, 0xdb8, s, 0, 0, 0, 0, 1).into()),
-                };
-                frontend.ports = Ports::single(80 + l);
-            }
-            let v4 = service.backends[0].address.is_ipv4();
-            for (b, backend) in service.backends.iter_mut().enumerate() {
-                backend.name = format!("{}{b}", backend.name);
-                backend.address = match v4 {
-                    true => Ipv4Addr::new(10, 0, s as u8, b as u8).into(),
-                    false => Ipv6Addr::new(0xfd00, s as u16, b as u16, 0, 0, 0, 0, 1).into(),
-                };
-                backend.port = backend.port.filter(|_| service.mode == Mode::Nat);
-            }
+            fit_frontends(s as u16, service);
+            fit_backends(s as u16, service);
+            fit_features(service);
         }
         Config { node, services }
     })
 }
 
+/// Numbers make unique what must be; what was drawn chooses between one and many.
+fn fit_frontends(s: u16, service: &mut Service) {
+    let v4 = match service.mode {
+        Mode::Nat => service.backends[0].address.is_ipv4(),
+        _ => service.listen[0].vip.is_ipv4(),
+    };
+    for (l, frontend) in service.listen.iter_mut().enumerate() {
+        let base = 1000 * (l as u16 + 1);
+        frontend.ports = match frontend.ports {
+            Ports { first: 0, .. } if l == 0 => Ports::ALL,
+            ports if ports.is_single() => Ports::single(base),
+            ports => Ports { first: base, last: base + ports.last % 900 + 1 },
+        };
+        let host = frontend.vip.is_host();
+        frontend.vip = match v4 {
+            true => Prefix::around([198, 18, s as u8, 1].into(), if host { 32 } else { 24 }),
+            false => {
+                let address = Ipv6Addr::new(0x2001, 0xdb8, s, 0, 0, 0, 0, 1);
+                Prefix::around(address.into(), if host { 128 } else { 64 })
+            }
+        };
+    }
+    if service.listen[0].ports.is_all() && service.health.probe != Probe::None {
+        service.health.port.get_or_insert(80);
+    }
+}
+
+fn fit_backends(s: u16, service: &mut Service) {
+    let v4 = service.backends[0].address.is_ipv4();
+    for (b, backend) in service.backends.iter_mut().enumerate() {
+        backend.name = format!("{}{b}", backend.name);
+        backend.address = match v4 {
+            true => Ipv4Addr::new(10, 0, s as u8, b as u8).into(),
+            false => Ipv6Addr::new(0xfd00, s, b as u16, 0, 0, 0, 0, 1).into(),
+        };
+        backend.port = backend.port.filter(|_| service.mode == Mode::Nat);
+    }
+}
+
+fn fit_features(service: &mut Service) {
+    if !service.speaks(Protocol::Udp) {
+        service.udp = UdpPolicy::Packet;
+        service.quic = None;
+    }
+    if !service.speaks(Protocol::Tcp) {
+        service.mss = None;
+    }
+    for (b, backend) in service.backends.iter_mut().enumerate() {
+        backend.server_id = service
+            .quic
+            .and_then(|quic| ServerId::new(&vec![b as u8; usize::from(quic.server_id_length)]));
+    }
+}
+
 fn node() -> impl Strategy<Value = Node> {
     let policy = select(vec![XdpPolicy::Native, XdpPolicy::Auto, XdpPolicy::Generic]);
     let addresses = select(vec![vec![], vec![IpAddr::from([10, 9, 9, 9])]]);
-    ("[a-z]{1,12}", policy, 1024..40_000u16, 256..20_000u16, addresses, 1024..65_536u32).prop_map(
-        |(interface, xdp, first, count, nat_addresses, size)| Node {
+    let v4 = Prefix::around([172, 16, 0, 0].into(), 16);
+    let v6 = Prefix::around(Ipv6Addr::new(0xfdff, 0, 0, 0, 0, 0, 0, 0).into(), 64);
+    let sources = select(vec![vec![], vec![v4], vec![v6, v4]]);
+    let rates = (1..=u16::MAX, 1..=10_000_000u32, 1..=1_000_000u32);
+    let ports = (1024..40_000u16, 256..20_000u16);
+    ("[a-z]{1,12}", policy, ports, addresses, sources, rates, 1024..65_536u32).prop_map(
+        |(interface, xdp, (first, count), nat_addresses, tunnel_sources, rates, size)| Node {
             interfaces: vec![interface],
             xdp,
             nat_ports: first..=first + count,
             nat_addresses,
-            limits: Limits { flows: size, table_bytes: size * 100, ..Limits::default() },
-            ..Node::default()
+            tunnel_sources,
+            gue_port: rates.0,
+            flow_inserts: rates.1,
+            icmp_rate: rates.2,
+            limits: Limits {
+                flows: size,
+                table_bytes: size * 100,
+                sources: size,
+                rates: size,
+                server_ids: size,
+                prefixes: size,
+                ..Limits::default()
+            },
         },
     )
 }
 
+/// What `fit_frontends` makes a valid frontend of.
+fn frontend() -> impl Strategy<Value = Frontend> {
+    let vip = select(vec!["10.0.0.0", "10.0.0.0/24", "fd00::", "fd00::/64"]);
+    let ports = (select(vec![0, 1]), 1..=u16::MAX).prop_map(|(first, last)| Ports { first, last });
+    (vip, ports, select(vec![Protocol::Tcp, Protocol::Udp]))
+        .prop_map(|(vip, ports, protocol)| Frontend { vip: vip.parse().unwrap(), ports, protocol })
+}
+
 fn service() -> impl Strategy<Value = Service> {
-    let frontend = select(vec![Protocol::Tcp, Protocol::Udp]).prop_map(|protocol| Frontend {
-        vip: Prefix::host([192, 0, 2, 1].into()),
-        ports: Ports::single(1),
-        protocol,
-    });
     (
         "[a-z0-9]([a-z0-9._-]{0,20}[a-z0-9])?",
-        prop::collection::vec(frontend, 1..4),
-        select(vec![Mode::Nat, Mode::Dsr]),
+        prop::collection::vec(frontend(), 1..4),
+        select(vec![Mode::Nat, Mode::Dsr, Mode::Ipip, Mode::Gue]),
         health(),
-        (1_000..86_400_000u64).prop_map(Duration::from_millis),
-        (0..3_600_000u64).prop_map(Duration::from_millis),
+        (1_000..86_400_000u64, 1_000..3_600_000u64, 0..3_600_000u64),
+        features(),
         prop::collection::vec(backend(), 1..5),
     )
-        .prop_map(|(name, listen, mode, health, idle_timeout, slow_start, backends)| Service {
+        .prop_map(|(name, listen, mode, health, times, features, backends)| Service {
+            name,
             listen,
+            mode,
             health,
-            idle_timeout,
-            slow_start,
+            idle_timeout: Duration::from_millis(times.0),
+            udp_timeout: Duration::from_millis(times.1),
+            slow_start: Duration::from_millis(times.2),
             backends,
-            ..Service::new(name, mode)
+            ..features
+        })
+}
+
+/// A service with nothing but its features.
+fn features() -> impl Strategy<Value = Service> {
+    let allow = (any::<u32>(), 0..=32u8).prop_map(|(bits, length)| {
+        let v6 = Ipv6Addr::from_bits(u128::from(bits) << 64 | 0x2001 << 112);
+        match length % 2 == 0 {
+            true => Prefix::around(Ipv4Addr::from(bits).into(), length),
+            false => Prefix::around(v6.into(), length + 32),
+        }
+    });
+    let quic = (0..=6u8, 1..=8u8)
+        .prop_map(|(config_id, server_id_length)| Quic { config_id, server_id_length });
+    let most = RateLimit::MOST;
+    let limit =
+        (1..=most, 1..=most).prop_map(|(per_second, burst)| RateLimit { per_second, burst });
+    (
+        select(vec![HashPolicy::Flow, HashPolicy::Source, HashPolicy::Addresses]),
+        select(vec![Track::Exceptions, Track::Always]),
+        select(vec![UdpPolicy::Packet, UdpPolicy::Flow]),
+        prop::option::of(quic),
+        prop::option::of(88..=65_495u16),
+        prop::collection::vec(allow, 0..4),
+        prop::option::of(limit),
+    )
+        .prop_map(|(hash, track, udp, quic, mss, allow, rate_limit)| Service {
+            hash,
+            track,
+            udp,
+            quic,
+            mss,
+            allow,
+            rate_limit,
+            ..Service::new("", Mode::Nat)
         })
 }
 

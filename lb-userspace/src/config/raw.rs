@@ -26,6 +26,11 @@ pub(crate) struct RawNode {
     pub(crate) nat_ports: Option<Spanned<String>>,
     #[serde(default)]
     pub(crate) nat_addresses: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(crate) tunnel_sources: Vec<Spanned<String>>,
+    pub(crate) gue_port: Option<Spanned<i64>>,
+    pub(crate) flow_inserts: Option<Spanned<i64>>,
+    pub(crate) icmp_rate: Option<Spanned<i64>>,
     pub(crate) limits: Option<Spanned<RawLimits>>,
 }
 
@@ -38,6 +43,10 @@ pub(crate) struct RawLimits {
     pub(crate) table_bytes: Option<Spanned<Scalar>>,
     pub(crate) flows: Option<Spanned<i64>>,
     pub(crate) nat_connections: Option<Spanned<i64>>,
+    pub(crate) sources: Option<Spanned<i64>>,
+    pub(crate) rates: Option<Spanned<i64>>,
+    pub(crate) server_ids: Option<Spanned<i64>>,
+    pub(crate) prefixes: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,12 +57,34 @@ pub(crate) struct RawService {
     pub(crate) mode: Option<Spanned<String>>,
     pub(crate) health: Option<Spanned<RawHealth>>,
     pub(crate) idle_timeout: Option<Spanned<String>>,
+    pub(crate) udp_timeout: Option<Spanned<String>>,
     pub(crate) slow_start: Option<Spanned<String>>,
+    pub(crate) hash: Option<Spanned<String>>,
+    pub(crate) track: Option<Spanned<String>>,
+    pub(crate) udp: Option<Spanned<String>>,
+    pub(crate) quic: Option<Spanned<RawQuic>>,
+    pub(crate) mss: Option<Spanned<i64>>,
+    pub(crate) allow: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) rate_limit: Option<Spanned<RawRateLimit>>,
     pub(crate) backends: Option<Spanned<Vec<Spanned<RawBackend>>>>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a quic table")]
+pub(crate) struct RawQuic {
+    pub(crate) config_id: Option<Spanned<i64>>,
+    pub(crate) server_id_length: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a rate_limit table")]
+pub(crate) struct RawRateLimit {
+    pub(crate) per_second: Option<Spanned<i64>>,
+    pub(crate) burst: Option<Spanned<i64>>,
+}
+
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields, expecting = "a health table")]
 pub(crate) struct RawHealth {
     pub(crate) none: Option<Spanned<bool>>,
     pub(crate) tcp: Option<Spanned<bool>>,
@@ -75,6 +106,7 @@ pub(crate) struct RawBackend {
     pub(crate) address: Option<Spanned<String>>,
     pub(crate) port: Option<Spanned<i64>>,
     pub(crate) weight: Option<Spanned<i64>>,
+    pub(crate) server_id: Option<Spanned<String>>,
 }
 
 /// A number, or text such as `16MiB` or `200-399`.
@@ -116,6 +148,9 @@ fn hint_for(message: &str) -> String {
         ("expected a string", "put the value in double quotes"),
         ("expected i64", "write a whole number without quotes"),
         ("expected a boolean", "write true or false, without quotes"),
+        ("expected a health table", "write a table, such as { http = \"/healthz\" }"),
+        ("expected a quic table", "write a table: { config_id = 0, server_id_length = 4 }"),
+        ("expected a rate_limit table", "write a table: { per_second = 100, burst = 200 }"),
         (
             "expected a table",
             "write a table, such as { name = \"web-01\", address = \"10.0.0.11\" }",

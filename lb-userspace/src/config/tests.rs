@@ -1,5 +1,9 @@
 //! Every rule of a configuration, a row each: what is written, where it is wrong, what is said.
 
+mod features;
+mod frontends;
+mod tunnels;
+
 use std::time::Duration;
 
 use super::model::{Health, Node, Probe, XdpPolicy};
@@ -192,7 +196,7 @@ fn where_a_service_listens() {
         ("192.0.2.10", "has no protocol | ADDRESS:PORT/tcp"),
         ("192.0.2.10/tcp", "is not an address and port | ADDRESS:PORT/tcp"),
         ("192.0.2.10:80/sctp", "is not a protocol | /udp"),
-        ("192.0.2.10:99999/tcp", "is not an address and port | "),
+        ("192.0.2.10:99999/tcp", "'99999' is not a port | a range such as 8000-8999, or *"),
         ("[fe80::1%eth0]:80/tcp", "has a zone | "),
         ("192.0.2.10:0/tcp", "0 is not a port to listen on | 1 to 65535"),
         ("0.0.0.0:80/tcp", "unspecified | unicast"),
@@ -242,13 +246,18 @@ fn what_a_service_must_have() {
     service("idle_timeout = \"soon\"", "7:16 \"soon\" | is not a duration | \"500ms\"");
     service("idle_timeout = \"500ms\"", "7:16 \"500ms\" | must be 1s to 24h | 5m");
     service("idle_timeout = \"25h\"", "7:16 \"25h\" | must be 1s to 24h | 5m");
+    service("udp_timeout = \"2h\"", "7:15 \"2h\" | must be 1s to 1h | 1m");
+    service("udp_timeout = \"0s\"", "7:15 \"0s\" | must be 1s to 1h | 1m");
     service("slow_start = \"2h\"", "7:14 \"2h\" | must be 0s to 1h | 30s");
     for bad in ["", "Web", "-web", "web.", "web/1", "wéb", "a b", &"x".repeat(64)] {
         let source = format!("{HEAD}{WEB}{ONE}").replace("\"web\"", &format!("{bad:?}"));
         check(&source, &[&format!("4:8 {bad:?} | name | beginning and ending")]);
     }
     let source = format!("{HEAD}{WEB}{ONE}").replace("nat", "tunnel");
-    check(&source, &["5:8 \"tunnel\" | is not a forwarding mode | it can be nat or dsr"]);
+    check(
+        &source,
+        &["5:8 \"tunnel\" | is not a forwarding mode | it can be nat, dsr, ipip or gue"],
+    );
     let other = WEB.replace(".10:", ".11:");
     check(
         &format!("{HEAD}{WEB}{ONE}{other}{ONE}"),

@@ -24,6 +24,10 @@ fn node(out: &mut String, node: &Node) {
     line(out, "xdp", quote(&node.xdp));
     line(out, "nat_ports", quote(&format_range(&node.nat_ports)));
     line(out, "nat_addresses", list(&node.nat_addresses));
+    line(out, "tunnel_sources", list(&node.tunnel_sources));
+    line(out, "gue_port", node.gue_port);
+    line(out, "flow_inserts", node.flow_inserts);
+    line(out, "icmp_rate", node.icmp_rate);
     let limits = [
         ("frontends", limits.frontends.to_string()),
         ("backends", limits.backends.to_string()),
@@ -31,6 +35,10 @@ fn node(out: &mut String, node: &Node) {
         ("table_bytes", quote(&format_size(limits.table_bytes))),
         ("flows", limits.flows.to_string()),
         ("nat_connections", limits.nat_connections.to_string()),
+        ("sources", limits.sources.to_string()),
+        ("rates", limits.rates.to_string()),
+        ("server_ids", limits.server_ids.to_string()),
+        ("prefixes", limits.prefixes.to_string()),
     ];
     line(out, "limits", table(&limits));
 }
@@ -42,7 +50,27 @@ fn write_service(out: &mut String, service: &Service) {
     line(out, "mode", quote(&service.mode));
     line(out, "health", health(&service.health));
     line(out, "idle_timeout", quote(&format_duration(service.idle_timeout)));
+    line(out, "udp_timeout", quote(&format_duration(service.udp_timeout)));
     line(out, "slow_start", quote(&format_duration(service.slow_start)));
+    line(out, "hash", quote(&service.hash));
+    line(out, "track", quote(&service.track));
+    line(out, "udp", quote(&service.udp));
+    if let Some(quic) = service.quic {
+        let keys = [
+            ("config_id", quic.config_id.to_string()),
+            ("server_id_length", quic.server_id_length.to_string()),
+        ];
+        line(out, "quic", table(&keys));
+    }
+    if let Some(mss) = service.mss {
+        line(out, "mss", mss);
+    }
+    line(out, "allow", list(&service.allow));
+    if let Some(limit) = service.rate_limit {
+        let keys =
+            [("per_second", limit.per_second.to_string()), ("burst", limit.burst.to_string())];
+        line(out, "rate_limit", table(&keys));
+    }
     let backends: String =
         service.backends.iter().map(|backend| format!("  {},\n", write_backend(backend))).collect();
     line(out, "backends", format!("[\n{backends}]"));
@@ -52,6 +80,7 @@ fn write_backend(backend: &Backend) -> String {
     let mut keys = vec![("name", quote(&backend.name)), ("address", quote(&backend.address))];
     keys.extend(backend.port.map(|port| ("port", port.to_string())));
     keys.push(("weight", backend.weight.to_string()));
+    keys.extend(backend.server_id.map(|id| ("server_id", quote(&id))));
     table(&keys)
 }
 

@@ -1,18 +1,16 @@
-//! Rules between services: whose VIP, whose server, and whether all of it fits.
+//! Rules between services: whose name, and whose server.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
+use super::address::shortest;
 use crate::config::model::{Config, Mode};
+use crate::config::nets::Nets;
 use crate::config::place::{Gaps, Place, Problem};
 
 pub(crate) fn check(config: &Config, gaps: &Gaps, problems: &mut Vec<Problem>) {
     names(config, gaps, problems);
-    let vips = frontends(config, problems);
-    servers(config, gaps, &vips, problems);
-    nat_addresses(config, gaps, problems);
-    sizes(config, problems);
+    servers(config, gaps, &vips(config), problems);
 }
 
 fn names(config: &Config, gaps: &Gaps, problems: &mut Vec<Problem>) {
@@ -32,52 +30,33 @@ fn names(config: &Config, gaps: &Gaps, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Every VIP, with the first place that listens on it.
-fn frontends(config: &Config, problems: &mut Vec<Problem>) -> HashMap<IpAddr, Place> {
-    let mut seen = HashMap::new();
-    let mut vips = HashMap::new();
+/// Every VIP, with the first place that listens on it; none of a block that is refused as too large.
+fn vips(config: &Config) -> Nets<Place> {
+    let mut vips = Nets::default();
     for (s, service) in config.services.iter().enumerate() {
         for (l, frontend) in service.listen.iter().enumerate() {
-            let place = Place::Listen(s, l);
-            vips.entry(frontend.vip.address).or_insert(place);
-            match seen.entry(*frontend) {
-                Entry::Vacant(entry) => {
-                    entry.insert((s, place));
-                }
-                Entry::Occupied(entry) => {
-                    let (owner, first) = *entry.get();
-                    let message = match config.services.get(owner) {
-                        Some(other) if owner != s => {
-                            format!("{frontend} belongs to service '{}' already", other.name)
-                        }
-                        _ => format!("{frontend} is listed twice"),
-                    };
-                    let hint =
-                        "a VIP, port and protocol can have one service: remove one of the two";
-                    problems
-                        .push(Problem::new(place, message, hint).with(first, "first listed here"));
-                }
+            if frontend.vip.length >= shortest(frontend.vip) {
+                vips.insert(frontend.vip, Place::Listen(s, l));
             }
         }
     }
     vips
 }
 
-fn servers(
-    config: &Config,
-    gaps: &Gaps,
-    vips: &HashMap<IpAddr, Place>,
-    problems: &mut Vec<Problem>,
-) {
+fn servers(config: &Config, gaps: &Gaps, vips: &Nets<Place>, problems: &mut Vec<Problem>) {
     let mut modes: HashMap<IpAddr, (Mode, usize, Place)> = HashMap::new();
     for (s, service) in config.services.iter().enumerate() {
         let mode_known = !gaps.contains(&Place::ServiceKey(s, "mode"));
         for (b, backend) in service.backends.iter().enumerate() {
             let place = Place::BackendKey(s, b, "address");
-            if let Some(vip) = vips.get(&backend.address) {
-                let message = format!("{} is a VIP: packets would go in circles", backend.address);
-                let hint = "write the server's own address; in dsr the VIP is on its lo besides";
-                problems.push(Problem::new(place, message, hint).with(*vip, "the VIP"));
+            if let Some((vip, listed)) = vips.find(backend.address) {
+                let what = match vip.is_host() {
+                    true => "is a VIP".to_owned(),
+                    false => format!("is one of the VIPs {vip}"),
+                };
+                let message = format!("{} {what}: packets would go in circles", backend.address);
+                let hint = "write the server's own address; in dsr and tunnels the VIP is on its lo besides";
+                problems.push(Problem::new(place, message, hint).with(*listed, "the VIP"));
             }
             if !mode_known {
                 continue;
@@ -93,67 +72,6 @@ fn servers(
                 let hint = "give both services the same mode, or the server a second address";
                 problems.push(Problem::new(place, message, hint).with(first, "the other mode"));
             }
-        }
-    }
-}
-
-fn nat_addresses(config: &Config, gaps: &Gaps, problems: &mut Vec<Problem>) {
-    let mut own = HashMap::new();
-    for (i, address) in config.node.nat_addresses.iter().enumerate() {
-        own.entry(*address).or_insert(Place::NatAddress(i));
-    }
-    for (s, service) in config.services.iter().enumerate() {
-        for (b, backend) in service.backends.iter().enumerate() {
-            if let Some(nat) = own.get(&backend.address) {
-                let message = format!("{} is a NAT source address of this node", backend.address);
-                let hint = "a server can't be this node: correct one of the two";
-                let place = Place::BackendKey(s, b, "address");
-                problems.push(Problem::new(place, message, hint).with(*nat, "listed here"));
-            }
-        }
-        // In `nat` a packet's connection is looked up first, so a reply is known as one.
-        if service.mode != Mode::Dsr || gaps.contains(&Place::ServiceKey(s, "mode")) {
-            continue;
-        }
-        for (l, frontend) in service.listen.iter().enumerate() {
-            let Some(nat) = own.get(&frontend.vip.address) else { continue };
-            if config.node.nat_ports.contains(&frontend.ports.first) {
-                let message = format!(
-                    "{frontend} is where replies to NAT come in: they would be taken for clients' \
-                     packets"
-                );
-                let hint = "use an address that is not in `nat_addresses`, or a port outside of \
-                            `nat_ports`";
-                let place = Place::Listen(s, l);
-                problems.push(Problem::new(place, message, hint).with(*nat, "listed here"));
-            }
-        }
-    }
-}
-
-fn sizes(config: &Config, problems: &mut Vec<Problem>) {
-    let backends = || config.services.iter().flat_map(|service| &service.backends);
-    let limits = &config.node.limits;
-    let servers: HashSet<IpAddr> = backends().map(|backend| backend.address).collect();
-    let counts = [
-        (
-            "frontends",
-            config.services.iter().map(|service| service.listen.len()).sum(),
-            limits.frontends,
-        ),
-        ("backends", backends().count(), limits.backends),
-        ("servers", servers.len(), limits.servers),
-    ];
-    for (key, count, limit) in counts {
-        if u32::try_from(count).unwrap_or(u32::MAX) > limit {
-            problems.push(Problem::new(
-                Place::Limit(key),
-                format!("there are {count} {key}, and room for {limit}"),
-                format!(
-                    "raise it: [node] with limits = {{ {key} = {} }}",
-                    count.next_power_of_two()
-                ),
-            ));
         }
     }
 }

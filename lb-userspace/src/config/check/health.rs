@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::model::{Health, Probe, Service};
-use crate::config::place::{Place, Problem};
+use crate::config::place::{Gaps, Place, Problem};
 use crate::config::value::format_duration;
 
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
@@ -11,8 +11,9 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_IN_A_ROW: u32 = 100;
 const LONGEST_TEXT: usize = 1024;
 
-pub(crate) fn check(s: usize, service: &Service, problems: &mut Vec<Problem>) {
+pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>) {
     let health = &service.health;
+    no_port(s, service, gaps, problems);
     let mut add = |key, message: String, hint: &str| {
         problems.push(Problem::new(Place::HealthKey(s, key), message, hint));
     };
@@ -56,6 +57,25 @@ pub(crate) fn check(s: usize, service: &Service, problems: &mut Vec<Problem>) {
             let message = format!("{start}-{end} is no range of HTTP status codes");
             add("status", message, "codes are 100 to 599, the lower one first: \"200-399\"");
         }
+    }
+}
+
+/// All ports are none in particular: a probe has to be told which.
+fn no_port(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>) {
+    let all = service.listen.first().is_some_and(|frontend| frontend.ports.is_all());
+    let named = service.health.port.is_some() || service.backends.iter().all(|b| b.port.is_some());
+    let place = Place::HealthKey(s, "port");
+    let known = ![Place::ServiceKey(s, "listen"), place].iter().any(|gap| gaps.contains(gap));
+    if all && !named && known && service.health.probe != Probe::None {
+        let mut problem = Problem::new(
+            place,
+            "the service listens on all ports: there is none to probe",
+            "add a port to probe, such as health = { tcp = true, port = 80 }, or write \
+             health = { none = true }",
+        )
+        .with(Place::Listen(s, 0), "all ports");
+        problem.conflict = false;
+        problems.push(problem);
     }
 }
 

@@ -4,9 +4,14 @@
 
 mod across;
 mod address;
+mod backend;
+mod features;
 mod health;
 mod node;
+mod overlap;
+mod own;
 mod service;
+mod sizes;
 
 use super::model::Config;
 use super::place::{Gaps, Place, Problem};
@@ -17,9 +22,12 @@ pub(crate) fn check(config: &Config, gaps: &Gaps) -> Vec<Problem> {
     node::check(&config.node, &mut problems);
     for (s, service) in config.services.iter().enumerate() {
         service::check(s, service, gaps, &mut problems);
-        health::check(s, service, &mut problems);
+        health::check(s, service, gaps, &mut problems);
     }
     across::check(config, gaps, &mut problems);
+    overlap::check(config, &mut problems);
+    own::check(config, gaps, &mut problems);
+    sizes::check(config, &mut problems);
     problems
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::address::unusable;
+use super::address::{shortest, unusable, unusable_prefix};
 use crate::config::model::{Limits, Node};
 use crate::config::place::{Place, Problem};
 
@@ -15,6 +15,8 @@ const MIN_NAT_PORTS: u16 = 256;
 pub(crate) fn check(node: &Node, problems: &mut Vec<Problem>) {
     interfaces(node, problems);
     nat(node, problems);
+    tunnels(node, problems);
+    rates(node, problems);
     limits(&node.limits, problems);
 }
 
@@ -84,6 +86,50 @@ fn nat(node: &Node, problems: &mut Vec<Problem>) {
     }
 }
 
+fn tunnels(node: &Node, problems: &mut Vec<Problem>) {
+    let mut families = HashMap::new();
+    for (i, source) in node.tunnel_sources.iter().enumerate() {
+        let place = Place::TunnelSource(i);
+        if source.length < shortest(*source) {
+            let shortest = shortest(*source);
+            let message = format!("{source} is too large a block for tunnel sources");
+            let hint = format!("write a prefix of /{shortest} or longer, of this host's alone");
+            problems.push(Problem::new(place, message, hint));
+        } else if let Some((what, hint)) = unusable_prefix(*source) {
+            let message = format!("{source} {what}: tunnels need unicast sources");
+            problems.push(Problem::new(place, message, hint));
+        }
+        let first = *families.entry(source.is_ipv4()).or_insert(i);
+        if first != i {
+            let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
+            let message = format!("{source} is the second {family} prefix: tunnels use one");
+            let hint = "keep one for each family; a shorter prefix has more addresses";
+            problems.push(
+                Problem::new(place, message, hint)
+                    .with(Place::TunnelSource(first), "the one that is used"),
+            );
+        }
+    }
+    if node.gue_port == 0 {
+        let hint = "write the UDP port that backends decapsulate GUE on: 6080, the default";
+        problems.push(Problem::new(Place::NodeKey("gue_port"), "0 is not a port", hint));
+    }
+}
+
+fn rates(node: &Node, problems: &mut Vec<Problem>) {
+    let bounds =
+        [("flow_inserts", node.flow_inserts, 10_000_000), ("icmp_rate", node.icmp_rate, 1_000_000)];
+    for (key, value, most) in bounds {
+        if !(1..=most).contains(&value) {
+            problems.push(Problem::new(
+                Place::NodeKey(key),
+                format!("`{key}` is out of bounds"),
+                format!("use 1 to {most}: it is per second and processor"),
+            ));
+        }
+    }
+}
+
 fn limits(limits: &Limits, problems: &mut Vec<Problem>) {
     let bounds = [
         ("frontends", limits.frontends, 1, 65_536),
@@ -92,6 +138,10 @@ fn limits(limits: &Limits, problems: &mut Vec<Problem>) {
         ("table_bytes", limits.table_bytes, 64 << 10, 1 << 30),
         ("flows", limits.flows, 1024, 1 << 24),
         ("nat_connections", limits.nat_connections, 1024, 1 << 24),
+        ("sources", limits.sources, 1, 1 << 20),
+        ("rates", limits.rates, 1024, 1 << 24),
+        ("server_ids", limits.server_ids, 1, 65_536),
+        ("prefixes", limits.prefixes, 1, 65_536),
     ];
     for (key, value, min, max) in bounds {
         if !(min..=max).contains(&value) {
