@@ -14,7 +14,7 @@ use crate::config::model::Mode;
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::regions::Regions;
 use crate::dataplane::services::{Key, ServiceTable, address};
-use crate::net::{HopProblem, NextHop};
+use crate::net::{HopProblem, NextHop, Remote};
 
 /// All servers of the node.
 #[derive(Debug)]
@@ -69,14 +69,17 @@ impl Servers {
     pub fn set_hop(&mut self, server: IpAddr, hop: Result<NextHop, HopProblem>) -> Result<bool> {
         let configured = self.configured_source(server);
         let Some(known) = self.known.get_mut(&server) else { return Ok(false) };
-        if let Ok(hop) = &hop
+        if let Ok(NextHop::Remote(hop)) = &hop
             && !hop.source.is_unspecified()
         {
             known.source = Some(hop.source);
         }
-        known.hop = Some(hop.and_then(|hop| match (known.mode, hop.via) {
+        known.hop = Some(hop.and_then(|hop| match (known.mode, &hop) {
+            (Mode::Nat, NextHop::Local) => Err(HopProblem::LocalAddress),
             // The router would send a packet for the VIP back here.
-            (Mode::Dsr, Some(via)) => Err(HopProblem::Routed { via }),
+            (Mode::Dsr, NextHop::Remote(Remote { via: Some(via), .. })) => {
+                Err(HopProblem::Routed { via: *via })
+            }
             (Mode::Nat, _) if configured.or(known.source).is_none() => Err(HopProblem::NoSource),
             _ => Ok(hop),
         }));
@@ -151,7 +154,7 @@ impl Servers {
     fn write(&self, server: IpAddr) -> Result<()> {
         let Some(known) = self.known.get(&server) else { return Ok(()) };
         let (ethernet, ifindex) = match &known.hop {
-            Some(Ok(hop)) => (ethernet(hop), hop.ifindex),
+            Some(Ok(hop)) => (bytemuck::cast(hop.ethernet()), hop.ifindex()),
             _ => ([0; 3], 0),
         };
         let nat_address = self.configured_source(server).or(known.source);
@@ -168,13 +171,4 @@ const NO_SERVERS: &str = "raise `limits.servers` and restart";
 #[must_use]
 pub fn address_key(address: IpAddr) -> Key {
     Key { address, port: 0, protocol: 0 }
-}
-
-/// Destination and source MAC address as a frame begins.
-fn ethernet(hop: &NextHop) -> [u32; 3] {
-    let mut bytes = [0; 12];
-    let (destination, source) = bytes.split_at_mut(6);
-    destination.copy_from_slice(&hop.destination_mac);
-    source.copy_from_slice(&hop.source_mac);
-    bytemuck::cast(bytes)
 }

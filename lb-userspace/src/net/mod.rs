@@ -3,17 +3,21 @@
 //! All of it is read over netlink in the network namespace of the calling thread. Nothing here
 //! changes links, addresses or routes; the one thing asked of the kernel is to look for neighbours.
 
+mod devices;
 mod facts;
 mod hop;
 mod links;
+#[cfg(test)]
+mod messages;
 mod netlink;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod testbed;
 
-pub use facts::Link;
-pub use hop::{HopProblem, NextHop};
-pub use links::{ip_local_port_range, link_by_name, local_addresses};
+pub use devices::{IFINDEX_INGRESS, IFINDEX_LOCAL, InterfaceProblem, VlanProblem};
+pub use facts::{Link, Vlan};
+pub use hop::{HopProblem, NextHop, Remote};
+pub use links::{devices, ip_local_port_range, local_addresses};
 pub use resolver::{NextHopEvent, Resolver};
 
 /// The six bytes of an Ethernet address as people write them.
