@@ -1,7 +1,8 @@
 //! What the kernel knows of the network: links, addresses, and the next hop to every server.
 //!
-//! All of it is read over netlink in the network namespace of the calling thread. Nothing here
-//! changes links, addresses or routes; the one thing asked of the kernel is to look for neighbours.
+//! All of it is read over netlink in the network namespace of the calling thread, but for path MTUs,
+//! which come as ICMP messages. Nothing here changes links, addresses or routes; the one thing asked
+//! of the kernel is to look for neighbours.
 
 mod devices;
 mod facts;
@@ -10,6 +11,7 @@ mod links;
 #[cfg(test)]
 mod messages;
 mod netlink;
+mod path_mtu;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod testbed;
@@ -18,6 +20,7 @@ pub use devices::{IFINDEX_INGRESS, IFINDEX_LOCAL, InterfaceProblem, VlanProblem}
 pub use facts::{Link, Vlan};
 pub use hop::{HopProblem, NextHop, Remote};
 pub use links::{devices, ip_local_port_range, local_addresses};
+pub use path_mtu::{LIFETIME as PATH_MTU_LIFETIME, PathMtuListener, PathMtus, TooBig};
 pub use resolver::{NextHopEvent, Resolver};
 
 /// The six bytes of an Ethernet address as people write them.
