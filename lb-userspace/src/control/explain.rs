@@ -16,6 +16,7 @@ use super::service::Running;
 use crate::config::model::Protocol;
 use crate::dataplane::services::address;
 use crate::dataplane::view::View;
+use crate::net::{NextHop, mac_text};
 use crate::report::{Error, ErrorKind, Explanation};
 
 const SYN: u8 = 0x02;
@@ -198,10 +199,13 @@ fn next_hop(answer: &mut Explanation, node: &Node, running: &Running, row: u32) 
         return;
     };
     match node.servers.hop(backend.config.address, backend.mode) {
-        Some(Ok(hop)) => answer.steps.push(format!(
+        Some(Ok(NextHop::Local)) => answer
+            .steps
+            .push(format!("{} is this host: passed to its kernel", backend.config.address)),
+        Some(Ok(NextHop::Remote(hop))) => answer.steps.push(format!(
             "sent to {} at {} on {}",
             backend.config.address,
-            crate::net::mac_text(hop.destination_mac),
+            mac_text(hop.destination_mac),
             hop.interface
         )),
         Some(Err(problem)) => {

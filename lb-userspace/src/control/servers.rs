@@ -19,7 +19,7 @@ use crate::config::model::{Mode, Node};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::regions::Regions;
 use crate::dataplane::services::{Key, ServiceTable, address};
-use crate::net::{HopProblem, NextHop};
+use crate::net::{HopProblem, NextHop, Remote};
 
 /// All servers of the node.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Servers {
     /// Takes what the resolver says. Whether it is about a server we know.
     pub fn set_hop(&mut self, address: IpAddr, hop: Result<NextHop, HopProblem>) -> Result<bool> {
         let Some(known) = self.hops.get_mut(&address) else { return Ok(false) };
-        if let Ok(hop) = &hop
+        if let Ok(NextHop::Remote(hop)) = &hop
             && !hop.source.is_unspecified()
         {
             known.source = Some(hop.source);
@@ -114,10 +114,14 @@ impl Servers {
         let known = self.hops.get(&address)?;
         Some(match known.hop.as_ref()? {
             Err(problem) => Err(problem.clone()),
-            Ok(hop) => match (mode, hop.via) {
+            Ok(hop) => match (mode, hop) {
+                (Mode::Nat, NextHop::Local) => Err(HopProblem::LocalAddress),
+                (_, NextHop::Local) => Ok(hop),
                 // The router would send a packet for the VIP back here.
-                (Mode::Dsr, Some(via)) => Err(HopProblem::Routed { via }),
-                (Mode::Dsr, None) => Ok(hop),
+                (Mode::Dsr, NextHop::Remote(Remote { via: Some(via), .. })) => {
+                    Err(HopProblem::Routed { via: *via })
+                }
+                (Mode::Dsr, _) => Ok(hop),
                 _ if self.source(address, mode, known).is_none() => Err(HopProblem::NoSource),
                 _ => Ok(hop),
             },
@@ -192,19 +196,17 @@ impl Servers {
 
     fn write(&self, server: IpAddr, mode: Mode) -> Result<()> {
         let Some(known) = self.known.get(&(server, mode)) else { return Ok(()) };
-        let way = match self.hop(server, mode) {
-            Some(Ok(hop)) => Way::of(hop),
-            _ => Way::default(),
-        };
+        let hop = self.hop(server, mode).and_then(Result::ok);
+        let remote = hop.and_then(NextHop::remote);
         let source = self.hops.get(&server).and_then(|hop| self.source(server, mode, hop));
         let record = Server {
-            ethernet: way.ethernet,
-            ifindex: way.ifindex,
+            ethernet: hop.map_or([0; 3], |hop| bytemuck::cast(hop.ethernet())),
+            ifindex: hop.map_or(0, NextHop::ifindex),
             address: address(server),
             source: source.map(|prefix| address(prefix.address)).unwrap_or_default(),
             kind: kind(mode, server),
-            mtu: way.mtu,
-            vlan: way.vlan,
+            mtu: remote.map_or(0, |remote| remote.mtu),
+            vlan: hop.map_or(0, |hop| hop.vlan().into()),
             entropy: source.map_or(0, entropy),
         };
         self.maps.servers.set(known.id, record)
@@ -235,23 +237,4 @@ const NO_SERVERS: &str = "raise `limits.servers` and restart";
 #[must_use]
 pub fn address_key(address: IpAddr) -> Key {
     Key { address, port: 0, protocol: 0 }
-}
-
-/// How frames reach a server, as its record has it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Way {
-    ethernet: [u32; 3],
-    ifindex: u32,
-    mtu: u32,
-    vlan: u32,
-}
-
-impl Way {
-    fn of(hop: &NextHop) -> Self {
-        let mut bytes = [0; 12];
-        let (destination, source) = bytes.split_at_mut(6);
-        destination.copy_from_slice(&hop.destination_mac);
-        source.copy_from_slice(&hop.source_mac);
-        Self { ethernet: bytemuck::cast(bytes), ifindex: hop.ifindex, mtu: hop.mtu, vlan: 0 }
-    }
 }

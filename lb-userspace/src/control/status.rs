@@ -10,7 +10,7 @@ use super::node::Node;
 use super::service::Running;
 use crate::config::model::{self, Probe};
 use crate::dataplane::maps::LiveMaps;
-use crate::net::mac_text;
+use crate::net::{self, mac_text};
 use crate::report::{
     self, Admin, Counters, HealthState, NamedCount, NextHop, Status, Warning, long_age,
 };
@@ -98,7 +98,9 @@ fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> rep
 fn next_hop(node: &Node, backend: &Backend) -> NextHop {
     let none = NextHop { interface: None, mac: None, via: None, problem: None };
     match node.servers.hop(backend.config.address, backend.mode) {
-        Some(Ok(hop)) => NextHop {
+        // Nothing on the way: no interface, no MAC, no router.
+        Some(Ok(net::NextHop::Local)) => none,
+        Some(Ok(net::NextHop::Remote(hop))) => NextHop {
             interface: Some(hop.interface.clone()),
             mac: Some(mac_text(hop.destination_mac)),
             via: hop.via,

@@ -42,7 +42,7 @@ async fn serve(options: RunOptions) -> Result<()> {
     let (store, state) = Store::open(&options.state_dir)?;
     let state = resume(state, &wanted)?;
     check_nat_ports(&state.config)?;
-    let links = links(&state.config).await?;
+    let links = net::devices(&state.config.node.interfaces).await?;
 
     // The socket first: it also tells a second daemon from the first, with nothing attached yet.
     let listener = api::bind(&options.socket)?;
@@ -164,14 +164,6 @@ fn check_nat_ports(config: &Config) -> Result<()> {
         );
     }
     Ok(())
-}
-
-async fn links(config: &Config) -> Result<Vec<net::Link>> {
-    let mut links = Vec::new();
-    for name in &config.node.interfaces {
-        links.push(net::link_by_name(name).await?);
-    }
-    Ok(links)
 }
 
 fn attach(loaded: &mut Loaded, links: &[net::Link], xdp: XdpPolicy) -> Result<Vec<Attached>> {

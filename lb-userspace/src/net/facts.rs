@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    VlanProtocol,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -21,11 +22,27 @@ pub struct Link {
     pub name: String,
     /// `None` where it has no Ethernet address.
     pub mac: Option<[u8; 6]>,
+    /// Largest IP packet, in bytes.
     pub mtu: u32,
     /// Administratively up and with a carrier.
     pub up: bool,
     /// As `ip -d link` says: `veth`, `bridge`…; `None` for most hardware.
     pub kind: Option<String>,
+    /// Index of the bond, bridge… that it is a member of.
+    pub master: Option<u32>,
+    /// What a VLAN sub-interface adds to its parent's frames.
+    pub vlan: Option<Vlan>,
+}
+
+/// The tag of a VLAN sub-interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// Index of the interface that carries the tagged frames; `None` where that one is in another
+    /// network namespace.
+    pub parent: Option<u32>,
+    pub id: u16,
+    /// Tagged as 802.1Q says; otherwise as 802.1ad does.
+    pub dot1q: bool,
 }
 
 pub(super) type Links = BTreeMap<u32, Link>;
@@ -40,7 +57,10 @@ impl From<&LinkMessage> for Link {
             mtu: 0,
             up: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
             kind: None,
+            master: None,
+            vlan: None,
         };
+        let (mut below, mut abroad) = (None, false);
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
         for attribute in &message.attributes {
             match attribute {
@@ -49,17 +69,41 @@ impl From<&LinkMessage> for Link {
                 LinkAttribute::Address(bytes) if ethernet => {
                     link.mac = bytes.as_slice().try_into().ok();
                 }
+                LinkAttribute::Link(ifindex) => below = Some(*ifindex),
+                LinkAttribute::LinkNetNsId(_) => abroad = true,
+                LinkAttribute::Controller(ifindex) => {
+                    link.master = Some(*ifindex).filter(|ifindex| *ifindex != 0);
+                }
                 LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                            LinkInfo::Data(InfoData::Vlan(data)) => link.vlan = tag(data),
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
         }
+        if let Some(vlan) = &mut link.vlan {
+            vlan.parent = below.filter(|_| !abroad);
+        }
         link
     }
+}
+
+/// The parent is told outside of this data.
+fn tag(data: &[InfoVlan]) -> Option<Vlan> {
+    let id = data.iter().find_map(|info| match info {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })?;
+    let other = |info: &InfoVlan| match info {
+        InfoVlan::Protocol(protocol) => *protocol != VlanProtocol::Ieee8021Q,
+        _ => false,
+    };
+    Some(Vlan { parent: None, id, dot1q: !data.iter().any(other) })
 }
 
 /// The kernel's answer to "how would you reach it?".

@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::facts::Link;
 use super::netlink::Netlink;
 
-/// The interface of this name; the error lists those there are.
-pub async fn link_by_name(name: &str) -> Result<Link> {
+/// The devices to attach to for the names in `interfaces`, each once: a VLAN sub-interface stands
+/// for its parent, as the program pushes the tag, and a bond for its members, as XDP runs on them.
+///
+/// Fails for a name there is no interface of, a bond without members, and a VLAN that cannot be
+/// used.
+pub async fn devices(names: &[String]) -> Result<Vec<Link>> {
     let links = Netlink::open()?.links().await.context("cannot list the network interfaces")?;
-    if let Some(link) = links.values().find(|link| link.name == name) {
-        return Ok(link.clone());
-    }
-    let names: Vec<_> = links.values().map(|link| link.name.as_str()).collect();
-    bail!("there is no interface {name:?}; this host has {}", names.join(", "))
+    Ok(super::devices::devices(names, &links)?)
 }
 
 /// All addresses of this host, of every interface.
@@ -67,12 +67,14 @@ mod tests {
         here.ip("link add eth0 address 02:00:00:00:00:01 mtu 1400 type veth peer name eth1");
         here.ip("addr add 10.0.0.1/24 dev eth0");
         here.run(async {
-            let link = link_by_name("eth0").await.unwrap();
+            let found = devices(&["eth0".into(), "lo".into()]).await.unwrap();
+            let [link, lo] = found.as_slice() else { panic!("{found:?}") };
             assert_eq!((link.mac, link.mtu), (Some([2, 0, 0, 0, 0, 1]), 1400));
             assert_eq!((link.up, link.kind.as_deref()), (false, Some("veth")));
-            let lo = link_by_name("lo").await.unwrap();
-            assert_eq!((lo.mac, lo.kind), (None, None));
-            let error = link_by_name("eht0").await.unwrap_err().to_string();
+            // The other end is below a veth, as a parent is below a VLAN.
+            assert_eq!((link.master, &link.vlan), (None, &None));
+            assert_eq!((lo.mac, &lo.kind), (None, &None));
+            let error = devices(&["eht0".into()]).await.unwrap_err().to_string();
             assert_eq!(error, "there is no interface \"eht0\"; this host has lo, eth1, eth0");
             let addresses = local_addresses().await.unwrap();
             assert!(addresses.contains(&"10.0.0.1".parse().unwrap()), "{addresses:?}");

@@ -1,19 +1,26 @@
 //! What the kernel knows of the network: links, addresses, and the next hop to every server.
 //!
-//! All of it is read over netlink in the network namespace of the calling thread. Nothing here
-//! changes links, addresses or routes; the one thing asked of the kernel is to look for neighbours.
+//! All of it is read over netlink in the network namespace of the calling thread, but for path MTUs,
+//! which come as ICMP messages. Nothing here changes links, addresses or routes; the one thing asked
+//! of the kernel is to look for neighbours.
 
+mod devices;
 mod facts;
 mod hop;
 mod links;
+#[cfg(test)]
+mod messages;
 mod netlink;
+mod path_mtu;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod testbed;
 
-pub use facts::Link;
-pub use hop::{HopProblem, NextHop};
-pub use links::{ip_local_port_range, link_by_name, local_addresses};
+pub use devices::{InterfaceProblem, VlanProblem};
+pub use facts::{Link, Vlan};
+pub use hop::{HopProblem, NextHop, Remote};
+pub use links::{devices, ip_local_port_range, local_addresses};
+pub use path_mtu::{LIFETIME as PATH_MTU_LIFETIME, PathMtuListener, PathMtus, TooBig};
 pub use resolver::{NextHopEvent, Resolver};
 
 /// The six bytes of an Ethernet address as people write them.

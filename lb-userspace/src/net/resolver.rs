@@ -14,14 +14,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::devices;
 use super::facts::{self, Link, Links, Neighbour};
-use super::hop::{self, HopProblem, NextHop, Way};
+use super::hop::{self, HopProblem, NextHop, Towards, Way};
 use super::netlink::{Netlink, Notices};
 
 #[cfg(test)]
@@ -57,7 +59,7 @@ pub struct Resolver {
 
 impl Resolver {
     /// Starts in the network namespace of the calling thread, on its runtime, with no servers.
-    /// `interfaces` are the names of those a next hop may leave by.
+    /// `interfaces` are the names in the configuration: next hops leave by their devices.
     pub fn start(
         interfaces: impl IntoIterator<Item = String>,
     ) -> io::Result<(Self, mpsc::Receiver<NextHopEvent>)> {
@@ -68,6 +70,7 @@ impl Resolver {
             netlink: Netlink::open()?,
             allowed: interfaces.into_iter().collect(),
             links: Links::new(),
+            attached: BTreeSet::new(),
             servers: BTreeMap::new(),
             work: Work { links: true, ..Work::default() },
             refresh_at: Instant::now() + REFRESH,
@@ -115,6 +118,8 @@ struct Worker {
     notices: Option<Notices>,
     allowed: BTreeSet<String>,
     links: Links,
+    /// Indices of the devices that the allowed names stand for.
+    attached: BTreeSet<u32>,
     servers: BTreeMap<IpAddr, Server>,
     work: Work,
     refresh_at: Instant,
@@ -145,7 +150,7 @@ struct Server {
     answer: Option<Result<NextHop, HopProblem>>,
     /// Where the route leads, as far as there is one.
     way: Option<Way>,
-    /// Interface of the last good answer.
+    /// The route's interface at the last good answer by frames.
     last_interface: Option<u32>,
     /// Since when its neighbour is being asked for with nothing to say meanwhile.
     asked_since: Option<Instant>,
@@ -210,11 +215,8 @@ impl Worker {
             }
         };
         match message {
-            Message::NewLink(message) | Message::DelLink(message)
-                if self.concerns(&Link::from(&message)) =>
-            {
-                self.read_all_again();
-            }
+            Message::NewLink(message) if self.is_news(&message) => self.read_all_again(),
+            Message::DelLink(_) => self.read_all_again(),
             Message::NewNeighbour(message) | Message::DelNeighbour(message) => {
                 let key = facts::neighbour_key(&message);
                 let uses = |server: &Server| {
@@ -235,17 +237,11 @@ impl Worker {
         }
     }
 
-    /// Whether any answer may depend on this link.
-    fn concerns(&self, link: &Link) -> bool {
-        let was = self.links.get(&link.ifindex);
-        let ours = |name: &String| self.allowed.contains(name);
-        let named = |server: &Server| match &server.answer {
-            Some(Err(HopProblem::WrongInterface { name })) => *name == link.name,
-            _ => false,
-        };
-        ours(&link.name)
-            || was.is_none_or(|known| ours(&known.name))
-            || self.servers.values().any(named)
+    /// Whether any fact of a link changed; most notifications are about others, as statistics.
+    fn is_news(&self, message: &LinkMessage) -> bool {
+        // A bridge tells of its ports' states in messages of its own, with less in them.
+        message.header.interface_family == AddressFamily::Unspec
+            && self.links.get(&message.header.index) != Some(&Link::from(message))
     }
 
     fn read_all_again(&mut self) {
@@ -268,6 +264,7 @@ impl Worker {
         if work.links {
             self.links = self.netlink.links().await?;
         }
+        self.attached = devices::attached(&self.allowed, &self.links);
         let again = |server: &Server| server.again_at.is_some_and(|at| at <= now);
         let retries = self.servers.iter().filter(|(_, server)| again(server));
         work.servers.extend(retries.map(|(address, _)| *address));
@@ -292,12 +289,11 @@ impl Worker {
         let route = self.netlink.route(address).await?;
         let last = server.last_interface;
         server.again_at = None;
-        let answer = match hop::way(address, route.as_ref(), &self.links, &self.allowed, last) {
-            Err(problem) => {
-                (server.way, server.asked_since) = (None, None);
-                Some(Err(problem))
-            }
-            Ok(way) => {
+        let towards = hop::towards(address, route.as_ref(), &self.links, &self.attached, last);
+        let answer = match towards {
+            Err(problem) => server.settled(Err(problem)),
+            Ok(Towards::Here) => server.settled(Ok(NextHop::Local)),
+            Ok(Towards::Neighbour(way)) => {
                 let neighbour = self.netlink.neighbour(way.ifindex, way.neighbour).await?;
                 if server.wants_warming(neighbour) {
                     // Refused where the interface has just gone: its notification is on the way.
@@ -306,13 +302,13 @@ impl Worker {
                 server.answer(way, neighbour)
             }
         };
+        if let (Some(Ok(_)), Some(way)) = (&answer, &server.way) {
+            server.last_interface = Some(way.ifindex);
+        }
         if answer.is_none() || answer == server.answer {
             return Ok(());
         }
         server.answer.clone_from(&answer);
-        if let Some(Ok(hop)) = &answer {
-            server.last_interface = Some(hop.ifindex);
-        }
         if let Some(hop) = answer {
             // A closed channel ends the loop at its next turn.
             let _ = self.events.send(NextHopEvent { server: address, hop }).await;
@@ -336,6 +332,15 @@ impl Server {
         wanted
     }
 
+    /// An answer that needs no neighbour.
+    fn settled(
+        &mut self,
+        answer: Result<NextHop, HopProblem>,
+    ) -> Option<Result<NextHop, HopProblem>> {
+        (self.way, self.asked_since) = (None, None);
+        Some(answer)
+    }
+
     /// The answer by `way`, with what to say while the neighbour is being asked for.
     fn answer(&mut self, way: Way, neighbour: Neighbour) -> Option<Result<NextHop, HopProblem>> {
         let now = Instant::now();
@@ -354,7 +359,9 @@ impl Server {
 
     fn meanwhile(&mut self, way: &Way, now: Instant) -> Option<Result<NextHop, HopProblem>> {
         match &self.answer {
-            Some(Ok(known)) if self.way.as_ref().is_some_and(|old| old.same_neighbour(way)) => {
+            Some(Ok(NextHop::Remote(known)))
+                if self.way.as_ref().is_some_and(|old| old.same_neighbour(way)) =>
+            {
                 let mac = known.destination_mac;
                 hop::hop(way, Neighbour::Known { mac, stale: true })
             }

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use lb_common::abi::{ADDRESS_NAT, FlowEntry, FlowKey, Word};
+use lb_common::abi::{ADDRESS_NAT, FlowEntry, IFINDEX_LOCAL, FlowKey, Word};
 use lb_common::find_service::{find_address, find_service};
 use lb_common::ip::{Flow, Ip, V4, ports};
 use lb_common::maps::Maps;
@@ -20,6 +20,7 @@ use crate::dataplane::load::{Loaded, load};
 use crate::dataplane::services::address;
 use crate::dataplane::view::{View, monotonic_seconds};
 use crate::net::testbed::Namespace;
+use crate::net::Remote;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
@@ -268,8 +269,9 @@ fn a_lost_next_hop_does_not_lose_the_nat_address() {
         world.try_apply(&[web(Mode::Nat, Probe::None, backends("b", 0..1))], true).unwrap();
         let server = world.running().backends[0].config.address;
         let source: IpAddr = "10.0.0.1".parse().unwrap();
-        let hop = NextHop {
+        let hop = Remote {
             ifindex: 2,
+            vlan: 0,
             interface: "eth0".into(),
             source_mac: [2; 6],
             destination_mac: [4; 6],
@@ -281,7 +283,7 @@ fn a_lost_next_hop_does_not_lose_the_nat_address() {
             let view = View::new(&world.node.arena.maps);
             find_address::<V4, _>(&view, &address(source)) & ADDRESS_NAT != 0
         };
-        world.node.on_next_hop(server, Ok(hop)).unwrap();
+        world.node.on_next_hop(server, Ok(NextHop::Remote(hop))).unwrap();
         assert!(is_known(&world));
         let down = HopProblem::LinkDown { name: "eth0".into() };
         world.node.on_next_hop(server, Err(down)).unwrap();
@@ -300,8 +302,9 @@ fn a_hop_that_the_mode_cannot_use_is_a_problem() {
             let mut world = World::new(Limits::default());
             world.try_apply(&[web(mode, Probe::None, backends("b", 0..1))], true).unwrap();
             let server = world.running().backends[0].config.address;
-            let hop = NextHop {
+            let hop = Remote {
                 ifindex: 2,
+                vlan: 0,
                 interface: "eth0".into(),
                 source_mac: [2; 6],
                 destination_mac: [4; 6],
@@ -309,7 +312,7 @@ fn a_hop_that_the_mode_cannot_use_is_a_problem() {
                 source: source.parse().unwrap(),
                 mtu: 1500,
             };
-            world.node.on_next_hop(server, Ok(hop)).unwrap();
+            world.node.on_next_hop(server, Ok(NextHop::Remote(hop))).unwrap();
             let said =
                 world.node.servers.hop(server, mode).unwrap().err().map(|e| e.to_string());
             match expect {
@@ -340,4 +343,23 @@ fn a_replaced_server_waits_for_its_probe() {
         world.health("b0", true);
         assert!(world.rows(SYN).iter().any(|row| *row != Some(other)));
     });
+}
+
+#[test]
+fn a_server_that_is_this_host_is_local_except_in_nat() {
+    for (mode, expected) in [(Mode::Dsr, Ok(IFINDEX_LOCAL)), (Mode::Nat, Err("use `dsr`"))] {
+        run(|| {
+            let mut world = World::new(Limits::default());
+            world.try_apply(&[web(mode, Probe::None, backends("b", 0..1))], true).unwrap();
+            let server = world.running().backends[0].config.address;
+            world.node.on_next_hop(server, Ok(NextHop::Local)).unwrap();
+            let record = world.node.arena.maps.servers.get(0).unwrap();
+            assert_eq!((record.ifindex, record.ethernet), (expected.unwrap_or(0), [0; 3]));
+            let hop = world.node.servers.hop(server, mode).unwrap();
+            match expected {
+                Ok(_) => assert_eq!(hop, Ok(&NextHop::Local)),
+                Err(text) => assert!(hop.as_ref().unwrap_err().to_string().contains(text)),
+            }
+        });
+    }
 }
