@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{BACKEND_BLOCK, FEATURES_ALL, SPARES, Settings, Table, Word, map};
+use lb_common::abi::{BACKEND_BLOCK, FEATURES_ALL, LIMITS, SPARES, Settings, Table, Word, map};
 use lb_common::verdict::ROW;
 
 use super::maps::LiveMaps;
@@ -64,6 +64,12 @@ pub fn load(node: &Node, seed: u64, log_drops: bool) -> Result<Loaded> {
         .map_max_entries(map::TRAFFIC, sizes.rows * processors)
         .map_max_entries(map::NEW_FLOWS, sizes.rows * processors)
         .map_max_entries(map::COUNTERS, ROW * processors)
+        .map_max_entries(map::DEVICES, u32::try_from(node.interfaces.len())?.max(1))
+        .map_max_entries(map::PREFIXES, node.limits.prefixes.max(1))
+        .map_max_entries(map::SOURCES, node.limits.sources.max(1))
+        .map_max_entries(map::RATES, node.limits.rates.max(1))
+        .map_max_entries(map::BUCKETS, LIMITS * processors)
+        .map_max_entries(map::SERVER_IDS, node.limits.server_ids.max(1))
         .load(OBJECT)
         .context("the kernel refused the maps of the eBPF program (are you root?)")?;
     let program = program(&mut ebpf)?;
