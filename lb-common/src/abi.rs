@@ -78,7 +78,7 @@ pub struct ServiceRecord {
     pub key: u32,
     /// Number of the service: its row of spares, its allow list.
     pub service: u32,
-    /// The VIP, or the network address of a prefix.
+    /// The VIP, or a prefix's name ([`crate::find_service::prefix_name`]).
     pub address: Address,
     /// Where the service's table is; see [`Table`].
     pub table: u64,
@@ -136,9 +136,10 @@ pub const ADDRESS_NAT: u32 = 1 << 1;
 
 /// Bits of a port that a single-port frontend fixes.
 pub const PORT_EXACT: u32 = 16;
-/// In place of the port bits: the service that takes all fragments of an address and protocol.
+/// In place of the port bits: the service that takes all fragments of an address and protocol;
+/// without slots: that none does, though a prefix around the address has one.
 pub const PORT_FRAGMENTS: u32 = 17;
-/// In place of the address's own protocol byte, or-ed to it: the address is a prefix's network.
+/// Or-ed to the protocol byte: the address is a prefix's name.
 pub const KEY_PREFIX: u8 = 0x80;
 
 /// The key word of a frontend: its port as in a packet, protocol and family (4 or 6).

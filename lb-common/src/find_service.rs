@@ -1,10 +1,17 @@
 //! Which service a packet is for: a look-up in an open-addressing table of frontends.
 //!
-//! Cost: one cache line for a hit without collision. The daemon keeps every record within
-//! [`SERVICE_PROBES`] of where its search begins.
+//! The most specific frontend has the packet: the address alone before a longer prefix before a
+//! shorter one, and of one address (or prefix) the fewest ports. Cost: one cache line for a hit
+//! of address and port without collision, which is the normal case; all else is a function of its
+//! own. The daemon keeps every record within [`SERVICE_PROBES`] of where its search begins, and
+//! writes into a prefix's records what it inherits of those around it, so that one prefix is
+//! enough; an address alone inherits by missing.
 
-use crate::abi::{Address, KEY_EMPTY, SERVICE_PROBES, ServiceRecord, Table, service_key};
-use crate::ip::{Flow, Ip};
+use crate::abi::{
+    ADDRESS_VIP, Address, FEATURE_PREFIXES, FlowKey, KEY_EMPTY, KEY_PREFIX, PORT_EXACT,
+    PORT_FRAGMENTS, SERVICE_PROBES, ServiceRecord, Table, port_key, service_key, split_ports,
+};
+use crate::ip::{Flow, Ip, UDP};
 use crate::maps::Maps;
 
 /// What a packet needs to know of its service: its record, read once.
@@ -41,8 +48,19 @@ impl Service {
 #[inline(always)]
 pub fn find_service<I: Ip, M: Maps>(maps: &M, flow: &Flow) -> Option<Service> {
     let key = service_key(flow.destination_port(), flow.protocol(), I::FAMILY);
-    let record = find::<I, M>(maps, &flow.key.destination, key)?;
+    let record = match find::<I, M>(maps, &flow.key.destination, key) {
+        Some(record) => record,
+        None => find_wider::<I, M>(maps, &flow.key)?,
+    };
     Some(of_record(maps, record))
+}
+
+/// The service that takes all fragments of the key's destination and protocol; its ports do not
+/// count. A record without slots says that none does, whatever the prefix around it says.
+#[inline(always)]
+pub fn find_fragments<I: Ip, M: Maps>(maps: &M, key: &FlowKey) -> Option<Service> {
+    let service = of_record(maps, find_fragment_record::<I, M>(maps, key)?);
+    (service.table.slots() != 0).then_some(service)
 }
 
 #[inline(always)]
@@ -62,7 +80,120 @@ fn of_record<M: Maps>(maps: &M, record: &ServiceRecord) -> Service {
 /// What the node does with an address apart from any port: `ADDRESS_*` bits, zero for nothing.
 #[inline(never)]
 pub fn find_address<I: Ip, M: Maps>(maps: &M, address: &Address) -> u32 {
-    find::<I, M>(maps, address, service_key(0, 0, I::FAMILY)).map_or(0, |record| record.flags)
+    let own = find::<I, M>(maps, address, service_key(0, 0, I::FAMILY));
+    let bits = own.map_or(0, |record| record.flags);
+    // Every prefix in the map is of VIPs.
+    let unsettled = bits & ADDRESS_VIP == 0 && has_prefixes(maps);
+    match unsettled.then(|| maps.vip_prefix(I::FAMILY, address)).flatten() {
+        Some(_) => bits | ADDRESS_VIP,
+        None => bits,
+    }
+}
+
+/// How the records of a prefix name it: its bits, then a one, then zeroes. So prefixes of any
+/// length have different names, and records need no length. `length` is less than the address's.
+#[inline(always)]
+#[must_use]
+pub const fn prefix_name(address: &Address, length: u32, family: u32) -> Address {
+    let [a, b, c, d] = *address;
+    if family == 4 {
+        let at = length & 31;
+        let word = u32::from_be(a) & !(u32::MAX >> at) | (1 << 31) >> at;
+        return [word.to_be(), 0, 0, 0];
+    }
+    let (high, low) = (join(a, b), join(c, d));
+    let at = length & 63;
+    let (beyond, one) = (u64::MAX >> at, (1 << 63) >> at);
+    let (high, low) =
+        if length < 64 { (high & !beyond | one, 0) } else { (high, low & !beyond | one) };
+    [
+        ((high >> 32) as u32).to_be(),
+        (high as u32).to_be(),
+        ((low >> 32) as u32).to_be(),
+        (low as u32).to_be(),
+    ]
+}
+
+/// Two words of an address as one number.
+#[inline(always)]
+const fn join(high: u32, low: u32) -> u64 {
+    (u32::from_be(high) as u64) << 32 | u32::from_be(low) as u64
+}
+
+#[inline(always)]
+fn has_prefixes<M: Maps>(maps: &M) -> bool {
+    maps.settings().features & FEATURE_PREFIXES != 0
+}
+
+/// The name of the longest VIP prefix that holds an address.
+#[inline(always)]
+fn name_of_prefix<I: Ip, M: Maps>(maps: &M, address: &Address) -> Option<Address> {
+    if !has_prefixes(maps) {
+        return None;
+    }
+    let length = maps.vip_prefix(I::FAMILY, address)?;
+    Some(prefix_name(address, length, I::FAMILY))
+}
+
+/// What no record of the very address and port says: ranges of ports, then the prefix around it.
+/// Nobody listens on port 0, the whole range of ports notwithstanding.
+#[inline(never)]
+fn find_wider<'m, I: Ip, M: Maps>(maps: &'m M, key: &FlowKey) -> Option<&'m ServiceRecord> {
+    let (_, port) = split_ports(key.ports);
+    if port == 0 {
+        return None;
+    }
+    let protocol = key.kind as u8;
+    if let Some(record) = find_range::<I, M>(maps, &key.destination, port, protocol, 0) {
+        return Some(record);
+    }
+    let name = name_of_prefix::<I, M>(maps, &key.destination)?;
+    let exact = port_key(port, PORT_EXACT, protocol | KEY_PREFIX, I::FAMILY);
+    if let Some(record) = find::<I, M>(maps, &name, exact) {
+        return Some(record);
+    }
+    find_range::<I, M>(maps, &name, port, protocol, KEY_PREFIX)
+}
+
+/// The narrowest range of ports with a record of this address, or of this name of a prefix
+/// (`space` is [`KEY_PREFIX`]). Only lengths that some frontend has are looked for.
+#[inline(never)]
+fn find_range<'m, I: Ip, M: Maps>(
+    maps: &'m M,
+    address: &Address,
+    port: u16,
+    protocol: u8,
+    space: u8,
+) -> Option<&'m ServiceRecord> {
+    let alone = find::<I, M>(maps, address, port_key(0, PORT_EXACT, space, I::FAMILY))?;
+    let lengths = alone.ports >> (if protocol == UDP { 16 } else { 0 });
+    let port = u32::from(u16::from_be(port));
+    for back in 0..PORT_EXACT {
+        let bits = PORT_EXACT - 1 - back;
+        if lengths >> bits & 1 == 0 {
+            continue;
+        }
+        let first = (port & !(0xffff >> bits)) as u16;
+        let key = port_key(first.to_be(), bits, protocol | space, I::FAMILY);
+        if let Some(record) = find::<I, M>(maps, address, key) {
+            return Some(record);
+        }
+    }
+    None
+}
+
+#[inline(never)]
+fn find_fragment_record<'m, I: Ip, M: Maps>(
+    maps: &'m M,
+    key: &FlowKey,
+) -> Option<&'m ServiceRecord> {
+    let protocol = key.kind as u8;
+    let own = port_key(0, PORT_FRAGMENTS, protocol, I::FAMILY);
+    if let Some(record) = find::<I, M>(maps, &key.destination, own) {
+        return Some(record);
+    }
+    let name = name_of_prefix::<I, M>(maps, &key.destination)?;
+    find::<I, M>(maps, &name, port_key(0, PORT_FRAGMENTS, protocol | KEY_PREFIX, I::FAMILY))
 }
 
 #[inline(always)]

@@ -8,9 +8,9 @@ use std::ptr::NonNull;
 use bytemuck::Zeroable;
 
 use crate::abi::{
-    ADDRESS_NAT, ADDRESS_VIP, Address, BACKEND_BLOCK, Bucket, FEATURES_ALL, FlowEntry, FlowKey,
-    KEY_EMPTY, KIND_DSR, KIND_NAT, Limit, NatEntry, RateKey, SERVICE_NAT, SPARES, Server,
-    ServerIdKey, ServiceRecord, Settings, Table, Word, service_key,
+    ADDRESS_NAT, ADDRESS_VIP, Address, AddressKey, BACKEND_BLOCK, Bucket, FEATURES_ALL, FlowEntry,
+    FlowKey, KEY_EMPTY, KIND_DSR, KIND_NAT, Limit, NatEntry, RateKey, SERVICE_NAT, SPARES, Server,
+    ServerIdKey, ServiceRecord, Settings, Table, Word, list_word, service_key,
 };
 use crate::find_service::Service;
 use crate::ip::{Ip, V4, V6};
@@ -35,6 +35,12 @@ pub(crate) struct HostMaps {
     pub(crate) now: Cell<u32>,
     pub(crate) sent: RefCell<Vec<(u32, u64)>>,
     pub(crate) new_flows: RefCell<Vec<u32>>,
+    /// The limit whose tokens are gone.
+    pub(crate) exhausted: Cell<Option<Limit>>,
+    pub(crate) server_ids: HashMap<ServerIdKey, u32>,
+    prefixes: Vec<(AddressKey, u32)>,
+    sources: Vec<(AddressKey, u32)>,
+    rates: RefCell<HashMap<RateKey, Bucket>>,
     nat: RefCell<HashMap<FlowKey, Box<UnsafeCell<NatEntry>>>>,
     draft: UnsafeCell<NatEntry>,
     #[expect(clippy::vec_box, reason = "slots point to the boxes' insides, which must not move")]
@@ -100,6 +106,11 @@ impl HostMaps {
             now: Cell::new(1000),
             sent: RefCell::default(),
             new_flows: RefCell::default(),
+            exhausted: Cell::new(None),
+            server_ids: HashMap::new(),
+            prefixes: Vec::new(),
+            sources: Vec::new(),
+            rates: RefCell::default(),
             nat: RefCell::default(),
             draft: UnsafeCell::new(NatEntry::zeroed()),
             removed: RefCell::default(),
@@ -123,13 +134,18 @@ impl HostMaps {
         flags: u32,
     ) -> bool {
         let key = service_key(port.to_be(), protocol, family);
-        let start = if family == 4 {
+        let table = self.service(false, flags).table.0;
+        self.place(ServiceRecord { key, address, table, flags, ..ServiceRecord::zeroed() })
+    }
+
+    /// Puts a record where a look-up finds it. False if all places of the search are taken.
+    pub(crate) fn place(&mut self, record: ServiceRecord) -> bool {
+        let ServiceRecord { key, address, .. } = record;
+        let start = if key & 7 == 4 {
             V4::service_hash(self.settings.seed, &address, key)
         } else {
             V6::service_hash(self.settings.seed, &address, key)
         };
-        let table = self.service(false, flags).table.0;
-        let record = ServiceRecord { key, address, table, flags, ..ServiceRecord::zeroed() };
         let places = (0..crate::abi::SERVICE_PROBES)
             .map(|probe| (start.wrapping_add(probe) & self.settings.service_mask) as usize);
         for place in places {
@@ -149,6 +165,18 @@ impl HostMaps {
         assert!(self.add_record(family, vip, port, protocol, flags));
         assert!(self.add_record(family, vip, 0, 0, ADDRESS_VIP));
         assert!(self.add_record(family, nat, 0, 0, ADDRESS_NAT));
+    }
+
+    /// A VIP prefix, in the map of prefixes alone.
+    pub(crate) fn add_prefix(&mut self, family: u32, address: Address, length: u32) {
+        let list = list_word(0, family);
+        self.prefixes.push((AddressKey { bits: 32 + length, list, address }, length));
+    }
+
+    /// Puts a prefix of sources on a list.
+    pub(crate) fn list(&mut self, list: u32, family: u32, address: Address, length: u32) {
+        let list = list_word(list, family);
+        self.sources.push((AddressKey { bits: 32 + length, list, address }, 1));
     }
 
     /// NAT towards all servers uses this address, which is a VIP, too.
@@ -288,26 +316,28 @@ impl Maps for HostMaps {
         self.removed.borrow_mut().extend(gone);
     }
 
-    fn vip_prefix(&self, _family: u32, _address: &Address) -> Option<u32> {
-        None
+    fn vip_prefix(&self, family: u32, address: &Address) -> Option<u32> {
+        longest(&self.prefixes, list_word(0, family), address)
     }
 
-    fn listed(&self, _list: u32, _family: u32, _source: &Address) -> bool {
-        false
+    fn listed(&self, list: u32, family: u32, source: &Address) -> bool {
+        longest(&self.sources, list_word(list, family), source).is_some()
     }
 
-    fn rate(&self, _key: &RateKey) -> Option<Bucket> {
-        None
+    fn rate(&self, key: &RateKey) -> Option<Bucket> {
+        self.rates.borrow().get(key).copied()
     }
 
-    fn put_rate(&self, _key: &RateKey, _bucket: &Bucket) {}
-
-    fn server_id(&self, _key: &ServerIdKey) -> Option<u32> {
-        None
+    fn put_rate(&self, key: &RateKey, bucket: &Bucket) {
+        self.rates.borrow_mut().insert(*key, *bucket);
     }
 
-    fn take(&self, _limit: Limit) -> bool {
-        true
+    fn server_id(&self, key: &ServerIdKey) -> Option<u32> {
+        self.server_ids.get(key).copied()
+    }
+
+    fn take(&self, limit: Limit) -> bool {
+        self.exhausted.get() != Some(limit)
     }
 
     fn now_ms(&self) -> u32 {
@@ -329,4 +359,16 @@ impl Maps for HostMaps {
     fn count(&self, event: Event) {
         self.events.borrow_mut().push(event);
     }
+}
+
+/// What a longest-match map answers.
+fn longest(entries: &[(AddressKey, u32)], list: u32, address: &Address) -> Option<u32> {
+    let wanted = AddressKey { bits: 0, list, address: *address };
+    let bit = |key: &AddressKey, at: u32| {
+        let byte = bytemuck::bytes_of(key)[4 + at as usize / 8];
+        byte >> (7 - at % 8) & 1
+    };
+    let matches = |key: &AddressKey| (0..key.bits).all(|at| bit(key, at) == bit(&wanted, at));
+    let found = entries.iter().filter(|(key, _)| matches(key)).max_by_key(|(key, _)| key.bits);
+    found.map(|(_, value)| *value)
 }

@@ -8,12 +8,14 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod filter;
 pub mod find_service;
 pub mod frame;
 pub mod hash;
 #[cfg(test)]
 mod host;
 pub mod ip;
+pub mod limit;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
 pub mod maps;

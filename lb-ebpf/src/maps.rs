@@ -9,12 +9,14 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap};
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
-    Address, Bucket, FEATURES_ALL, FlowEntry, FlowKey, Limit, NatEntry, RateKey, Server,
-    ServerIdKey, ServiceRecord, Settings, Traffic, Word,
+    Address, AddressKey, Bucket, FEATURES_ALL, FlowEntry, FlowKey, LIMITS, Limit, NatEntry,
+    RateKey, Server, ServerIdKey, ServiceRecord, Settings, Traffic, Word, list_word,
 };
+use lb_common::limit::Rate;
 use lb_common::maps::{Maps, NatSlot, NotInserted};
 use lb_common::verdict::{EVENT_BASE, Event, ROW, Verdict};
 
@@ -44,6 +46,22 @@ static DRAFTS: Array<NatEntry> = Array::with_max_entries(1, 0);
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(8, 0);
 #[map]
 static NAT: HashMap<FlowKey, NatEntry> = HashMap::with_max_entries(8, 0);
+#[map]
+static DEVICES: DevMapHash = DevMapHash::with_max_entries(8, 0);
+#[map]
+static PREFIXES: LpmTrie<Listed, u32> = LpmTrie::with_max_entries(8, 0);
+#[map]
+static SOURCES: LpmTrie<Listed, u32> = LpmTrie::with_max_entries(8, 0);
+#[map]
+static RATES: LruHashMap<RateKey, Bucket> = LruHashMap::with_max_entries(8, 0);
+#[map]
+static BUCKETS: Array<Bucket> = Array::with_max_entries(LIMITS, BPF_F_MMAPABLE);
+#[map]
+static SERVER_IDS: HashMap<ServerIdKey, u32> = HashMap::with_max_entries(8, 0);
+
+/// List and address, as in [`AddressKey`] behind its bits.
+type Listed = [u32; 5];
+const _: () = assert!(size_of::<Key<Listed>>() == size_of::<AddressKey>());
 
 /// Constants to the verifier: branches they rule out are pruned.
 #[unsafe(no_mangle)]
@@ -167,32 +185,46 @@ impl Maps for KernelMaps {
         let _ = NAT.remove(key);
     }
 
-    #[inline(always)]
-    fn vip_prefix(&self, _family: u32, _address: &Address) -> Option<u32> {
-        None
+    // Not inlined: its key is 24 bytes of stack, and it has two callers.
+    #[inline(never)]
+    fn vip_prefix(&self, family: u32, address: &Address) -> Option<u32> {
+        PREFIXES.get(&longest(0, family, address)).copied()
     }
 
     #[inline(always)]
-    fn listed(&self, _list: u32, _family: u32, _source: &Address) -> bool {
-        false
+    fn listed(&self, list: u32, family: u32, source: &Address) -> bool {
+        SOURCES.get(&longest(list, family, source)).is_some()
     }
 
     #[inline(always)]
-    fn rate(&self, _key: &RateKey) -> Option<Bucket> {
-        None
+    fn rate(&self, key: &RateKey) -> Option<Bucket> {
+        // SAFETY: as in `flow`: at worst one packet is judged by another source's bucket.
+        unsafe { RATES.get(key) }.copied()
     }
 
     #[inline(always)]
-    fn put_rate(&self, _key: &RateKey, _bucket: &Bucket) {}
-
-    #[inline(always)]
-    fn server_id(&self, _key: &ServerIdKey) -> Option<u32> {
-        None
+    fn put_rate(&self, key: &RateKey, bucket: &Bucket) {
+        // Without room the source is not limited, which is said in the manual.
+        let _ = RATES.insert(key, bucket, 0);
     }
 
     #[inline(always)]
-    fn take(&self, _limit: Limit) -> bool {
-        true
+    fn server_id(&self, key: &ServerIdKey) -> Option<u32> {
+        // SAFETY: a row that is being replaced is the server's old one or its new one.
+        unsafe { SERVER_IDS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn take(&self, limit: Limit) -> bool {
+        let Some(bucket) = BUCKETS.get_ptr_mut(processor() * LIMITS + limit as u32) else {
+            return false;
+        };
+        let rate = Rate::of(&SETTINGS.load(), limit);
+        // SAFETY: the bucket is this processor's, as in `count_sent`.
+        let (after, got) = rate.take(unsafe { *bucket }, self.now_ms());
+        // SAFETY: as above.
+        unsafe { *bucket = after };
+        got
     }
 
     #[inline(always)]
@@ -241,6 +273,20 @@ impl Maps for KernelMaps {
 #[inline(never)]
 extern "C" fn holdfast_walk(table: u64, service: u32, hash: u64) -> u64 {
     lb_common::pick::walk(&KernelMaps, table, service, hash).0
+}
+
+/// Sends the frame out of an interface that the daemon lists; whether it does.
+#[inline(always)]
+pub(crate) fn redirect(ifindex: u32) -> Option<u32> {
+    DEVICES.redirect(ifindex, 0).ok()
+}
+
+/// The key that finds the longest prefix of a list which holds an address.
+#[inline(always)]
+fn longest(list: u32, family: u32, address: &Address) -> Key<Listed> {
+    let [a, b, c, d] = *address;
+    let bits = if family == 4 { 32 + 32 } else { 32 + 128 };
+    Key::new(bits, [list_word(list, family), a, b, c, d])
 }
 
 /// Counts the end of a frame that was not sent to a backend.

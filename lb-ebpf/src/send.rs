@@ -20,7 +20,11 @@ pub(crate) fn send(sent: Sent, ingress: u32) -> u32 {
     if sent.ifindex == IFINDEX_LOCAL {
         return xdp_action::XDP_PASS;
     }
-    // SAFETY: a plain helper call. The daemon attaches the program to every interface it names
-    // as a next hop, so the driver can transmit; `XDP_REDIRECT` is the helper's own answer.
-    unsafe { bpf_redirect(sent.ifindex, 0) as u32 }
+    // By the map of devices, so that frames of one poll leave in bulk on every kernel. An interface
+    // that is not listed yet, at start, takes frames one by one.
+    maps::redirect(sent.ifindex).unwrap_or_else(|| {
+        // SAFETY: a plain helper call. The daemon attaches the program to every interface it names
+        // as a next hop, so the driver can transmit; `XDP_REDIRECT` is the helper's own answer.
+        unsafe { bpf_redirect(sent.ifindex, 0) as u32 }
+    })
 }

@@ -64,11 +64,21 @@ impl Attached {
                 (link, Mode::Generic)
             }
         };
-        Ok(Self { interface: interface.into(), index, mode, link, _claim: claim })
+        // Only now: some drivers transmit frames of other interfaces only while they run a program.
+        let attached = Self { interface: interface.into(), index, mode, link, _claim: claim };
+        match loaded.maps.devices.set(&index, [index, 0]) {
+            Ok(()) => Ok(attached),
+            Err(error) => {
+                // The first error is what to tell.
+                let _ = attached.detach(loaded);
+                Err(error)
+            }
+        }
     }
 
     /// Takes the program off the interface.
     pub fn detach(self, loaded: &mut Loaded) -> Result<()> {
+        loaded.maps.devices.remove(&self.index)?;
         loaded
             .program()?
             .detach(self.link)

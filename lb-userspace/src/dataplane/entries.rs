@@ -1,5 +1,5 @@
-//! A hash map of the kernel by its file descriptor: look-up, delete, and reading all of it in
-//! batches, which aya does not offer.
+//! A hash map of the kernel, or a longest-match one, by its file descriptor: look-up, delete, and
+//! reading all of it in batches, which aya does not offer.
 
 use std::io;
 use std::marker::PhantomData;
@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 use bytemuck::Pod;
 
-/// A `BPF_MAP_TYPE_HASH` or `…_LRU_HASH` of `K` → `V`.
+/// A `BPF_MAP_TYPE_HASH`, `…_LRU_HASH` or `…_LPM_TRIE` of `K` → `V`.
 #[derive(Debug)]
 pub struct Entries<K, V> {
     map: OwnedFd,
+    room: u32,
     types: PhantomData<fn() -> (K, V)>,
 }
 
@@ -20,10 +21,16 @@ pub struct Entries<K, V> {
 const BATCH: u32 = 4096;
 
 impl<K: Pod, V: Pod> Entries<K, V> {
-    /// Takes a map whose keys and values are known to be `K` and `V`.
+    /// Takes a map of `room` entries whose keys and values are known to be `K` and `V`.
     #[must_use]
-    pub fn new(map: OwnedFd) -> Self {
-        Self { map, types: PhantomData }
+    pub fn new(map: OwnedFd, room: u32) -> Self {
+        Self { map, room, types: PhantomData }
+    }
+
+    /// Entries it can hold.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        self.room
     }
 
     /// The value of a key.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{BACKEND_BLOCK, FEATURES_ALL, SPARES, Settings, Table, Word, map};
+use lb_common::abi::{BACKEND_BLOCK, FEATURES_ALL, LIMITS, SPARES, Settings, Table, Word, map};
 use lb_common::verdict::ROW;
 
 use super::maps::LiveMaps;
@@ -65,6 +65,12 @@ pub fn load(node: &Node, seed: u64, log_drops: bool) -> Result<Loaded> {
         .map_max_entries(map::NEW_FLOWS, sizes.rows * processors)
         .map_max_entries(map::COUNTERS, ROW * processors)
         .map_max_entries(map::DRAFTS, processors)
+        .map_max_entries(map::DEVICES, MAX_DEVICES)
+        .map_max_entries(map::PREFIXES, node.limits.prefixes.max(1))
+        .map_max_entries(map::SOURCES, node.limits.sources.max(1))
+        .map_max_entries(map::RATES, node.limits.rates.max(1))
+        .map_max_entries(map::BUCKETS, LIMITS * processors)
+        .map_max_entries(map::SERVER_IDS, node.limits.server_ids.max(1))
         .load(OBJECT)
         .context("the kernel refused the maps of the eBPF program (are you root?)")?;
     let program = program(&mut ebpf)?;
@@ -91,6 +97,9 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
     let program = ebpf.program_mut(PROGRAM).context("the eBPF object has no program")?;
     Ok(program.try_into()?)
 }
+
+/// Interfaces that frames can leave by: more than a host has, members of bonds included.
+const MAX_DEVICES: u32 = 256;
 
 /// Map sizes that follow from the limits.
 struct Sizes {

@@ -1,12 +1,15 @@
 //! The program's maps from the daemon's side: arrays in memory, hash maps by system call.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
 use bytemuck::Pod;
-use lb_common::abi::{FlowEntry, FlowKey, NatEntry, Server, ServiceRecord, Settings, Traffic, map};
+use lb_common::abi::{
+    AddressKey, Bucket, FlowEntry, FlowKey, NatEntry, RateKey, Server, ServerIdKey, ServiceRecord,
+    Settings, Traffic, map,
+};
 use lb_common::verdict::{EVENT_BASE, Event, ROW, Verdict};
 
 use super::entries::Entries;
@@ -26,6 +29,14 @@ pub struct LiveMaps {
     pub spare: Mapped<u64>,
     pub flows: Entries<FlowKey, FlowEntry>,
     pub nat: Entries<FlowKey, NatEntry>,
+    /// VIP prefixes: their lengths, longest match.
+    pub prefixes: Entries<AddressKey, u32>,
+    /// Sources on lists, longest match.
+    pub sources: Entries<AddressKey, u32>,
+    pub rates: Entries<RateKey, Bucket>,
+    pub server_ids: Entries<ServerIdKey, u32>,
+    /// Interfaces frames may leave by: interface, and the program that sees them leave (none).
+    pub devices: Entries<u32, [u32; 2]>,
     traffic: Mapped<Traffic>,
     new_flows: Mapped<u64>,
     counters: Mapped<u64>,
@@ -43,8 +54,13 @@ impl LiveMaps {
             ports: array(ebpf, map::PORTS)?,
             servers: array(ebpf, map::SERVERS)?,
             spare: array(ebpf, map::SPARE)?,
-            flows: Entries::new(owned(&data(ebpf, map::FLOWS)?)?),
-            nat: Entries::new(owned(&data(ebpf, map::NAT)?)?),
+            flows: entries(ebpf, map::FLOWS)?,
+            nat: entries(ebpf, map::NAT)?,
+            prefixes: entries(ebpf, map::PREFIXES)?,
+            sources: entries(ebpf, map::SOURCES)?,
+            rates: entries(ebpf, map::RATES)?,
+            server_ids: entries(ebpf, map::SERVER_IDS)?,
+            devices: entries(ebpf, map::DEVICES)?,
             traffic: array(ebpf, map::TRAFFIC)?,
             new_flows: array(ebpf, map::NEW_FLOWS)?,
             counters: array(ebpf, map::COUNTERS)?,
@@ -97,13 +113,24 @@ fn array<T: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>> {
     Mapped::new(data.fd(), info.max_entries()).with_context(|| format!("map {name}"))
 }
 
-fn data(ebpf: &mut Ebpf, name: &str) -> Result<MapData> {
-    match ebpf.take_map(name) {
-        Some(Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data)) => Ok(data),
-        _ => bail!("the eBPF object has no map {name} of the type expected"),
+fn entries<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Entries<K, V>> {
+    let data = data(ebpf, name)?;
+    let info = data.info().with_context(|| format!("map {name}"))?;
+    let (key, value) = (info.key_size() as usize, info.value_size() as usize);
+    if (key, value) != (size_of::<K>(), size_of::<V>()) {
+        bail!("map {name} of the eBPF object has entries of {key} and {value} bytes");
     }
+    let map = data.fd().as_fd().try_clone_to_owned();
+    let map = map.with_context(|| format!("cannot duplicate the descriptor of map {name}"))?;
+    Ok(Entries::new(map, info.max_entries()))
 }
 
-fn owned(data: &MapData) -> Result<OwnedFd> {
-    data.fd().as_fd().try_clone_to_owned().context("cannot duplicate a map's descriptor")
+fn data(ebpf: &mut Ebpf, name: &str) -> Result<MapData> {
+    use Map::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap};
+    match ebpf.take_map(name) {
+        Some(Array(data) | DevMapHash(data) | HashMap(data) | LruHashMap(data) | LpmTrie(data)) => {
+            Ok(data)
+        }
+        _ => bail!("the eBPF object has no map {name} of the type expected"),
+    }
 }

@@ -5,10 +5,14 @@
 
 pub mod attach;
 pub mod entries;
+pub mod frontends;
 pub mod grace;
+pub mod keys;
 pub mod load;
 pub mod mapped;
 pub mod maps;
 pub mod regions;
 pub mod services;
+#[cfg(test)]
+mod testbed;
 pub mod view;

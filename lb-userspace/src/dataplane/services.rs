@@ -2,138 +2,358 @@
 //!
 //! A record appears by its key word, written last, and goes by it, written first. A place that
 //! was given up is taken again only after a grace period, as a reader may still hold it.
+//!
+//! [`ServiceTable::sync`] leads from the records that are there to those that shall be, in an
+//! order in which every packet gets its old answer, then its new one, and nothing else; where
+//! the two are the same it never gets another:
+//!
+//! 1. **Lengths** of port blocks that are new are noted at their addresses: the program looks for
+//!    blocks that are not there yet.
+//! 2. **What appears or changes**, the most specific first: addresses before prefixes, longer
+//!    prefixes before shorter ones, small blocks of ports before large ones. A packet's new
+//!    record comes before everything that it would hide. A prefix itself appears in one store,
+//!    after all its records and before those of the prefixes around it.
+//! 3. **What is not wanted any more** goes, the least specific first, so that nothing it hid shows
+//!    up in between; a prefix goes before its records do. Records of a service that is gone go at
+//!    once, as what they point to will be taken anew. All others wait for a grace period: a packet
+//!    that looked before step 2 for what appeared there must still find what was.
+//! 4. **Lengths** that no record has any more are taken back, then.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
-    Address, KEY_EMPTY, KEY_REMOVED, SERVICE_PROBES, ServiceRecord, Table, service_key,
+    ADDRESS_NAT, AddressKey, KEY_EMPTY, KEY_REMOVED, SERVICE_PROBES, ServiceRecord, Settings, Table,
 };
 use lb_common::ip::{Ip, V4, V6};
 
+pub use super::keys::{Key, Wanted, address, family, prefix_key};
 use super::maps::LiveMaps;
+use crate::config::model::Prefix;
 
-/// What a record is found by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    pub address: IpAddr,
-    /// Host order; zero with protocol zero for the address alone.
-    pub port: u16,
-    pub protocol: u8,
+/// Where the records lie: the program's maps, or a test's.
+pub trait Places {
+    fn settings(&self) -> Settings;
+    fn record(&self, index: u32) -> Option<ServiceRecord>;
+    fn set_record(&self, index: u32, record: ServiceRecord) -> Result<()>;
+    /// Prefixes there is room for.
+    fn prefix_room(&self) -> u32;
+    fn set_prefix(&self, key: &AddressKey, length: u32) -> Result<()>;
+    fn remove_prefix(&self, key: &AddressKey) -> Result<()>;
 }
 
 /// The daemon's side of the service table.
 #[derive(Debug)]
-pub struct ServiceTable {
-    maps: Arc<LiveMaps>,
-    places: HashMap<Key, u32>,
+pub struct ServiceTable<P = Arc<LiveMaps>> {
+    maps: P,
+    /// Every record there is, and its place.
+    records: BTreeMap<Key, (u32, ServiceRecord)>,
+    prefixes: BTreeSet<Prefix>,
+    /// `ports` of addresses, to be written when nothing leaves any more.
+    lengths: BTreeMap<Key, u32>,
+    /// Not wanted any more, but packets may be on their way to them; and whether a grace period
+    /// has begun since.
+    leaving: BTreeMap<Key, bool>,
     /// Given up, and not yet through a grace period.
     resting: HashSet<u32>,
 }
 
-impl ServiceTable {
+impl<P: Places> ServiceTable<P> {
     #[must_use]
-    pub fn new(maps: Arc<LiveMaps>) -> Self {
-        Self { maps, places: HashMap::new(), resting: HashSet::new() }
+    pub fn new(maps: P) -> Self {
+        Self {
+            maps,
+            records: BTreeMap::new(),
+            prefixes: BTreeSet::new(),
+            lengths: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            resting: HashSet::new(),
+        }
     }
 
-    /// Makes a record, or changes it in place, word by word. `template` has all but key, address
-    /// and table.
-    pub fn put(&mut self, key: Key, template: &ServiceRecord, table: Table) -> Result<()> {
-        let (address, word) = key.words();
-        let record = ServiceRecord { key: word, address, table: table.0, ..*template };
-        if let Some(&index) = self.places.get(&key) {
-            return self.maps.services.set(index, record);
+    /// Makes the table hold just this, beside the addresses of NAT; the module says how.
+    ///
+    /// An error leaves it somewhere on the way; syncing what was there before leads back.
+    pub fn sync(&mut self, wanted: &Wanted) -> Result<()> {
+        let mut order: Vec<Key> = wanted.records.keys().copied().collect();
+        order.sort_by_key(Key::rank);
+        self.open_lengths(wanted)?;
+        let mut level: Option<Prefix> = None;
+        for key in order {
+            if let Some(vip) = level.filter(|vip| *vip != key.vip) {
+                self.show_prefix(vip, wanted)?;
+            }
+            level = Some(key.vip);
+            if let Some(record) = wanted.records.get(&key) {
+                self.leaving.remove(&key);
+                if !key.is_alone() {
+                    self.put(key, *record)?;
+                }
+            }
         }
-        let index = self.place_for(key, &self.resting)?;
-        self.maps.services.set(index, ServiceRecord { key: KEY_REMOVED, ..record })?;
-        // Packets find the record from here on, and all of it: x86 and the volatile writes keep
-        // the order of stores; elsewhere the fence does.
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        self.maps.services.set(index, record)?;
-        self.places.insert(key, index);
+        if let Some(vip) = level {
+            self.show_prefix(vip, wanted)?;
+        }
+        for vip in self.prefixes.difference(&wanted.prefixes).copied().collect::<Vec<_>>() {
+            self.maps.remove_prefix(&prefix_key(0, vip))?;
+            self.prefixes.remove(&vip);
+        }
+        self.lengths = alone(wanted).map(|(key, record)| (*key, record.ports)).collect();
+        let services: HashSet<u32> = wanted
+            .records
+            .iter()
+            .filter(|(key, _)| !key.is_alone())
+            .map(|(_, record)| record.service)
+            .collect();
+        let mut unwanted: Vec<Key> = self
+            .records
+            .iter()
+            .filter(|(key, (_, record))| {
+                let only_nat = key.is_alone() && record.flags == ADDRESS_NAT;
+                !wanted.records.contains_key(key) && !only_nat
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        unwanted.sort_by_key(|key| Reverse(key.rank()));
+        for key in unwanted {
+            let lives =
+                |record: &ServiceRecord| key.is_alone() || services.contains(&record.service);
+            if self.records.get(&key).is_some_and(|(_, record)| lives(record)) {
+                self.leaving.entry(key).or_insert(false);
+            } else {
+                self.leaving.remove(&key);
+                self.remove(key)?;
+            }
+        }
+        self.close_lengths()
+    }
+
+    /// Makes a record, or changes it in place, word by word. Of `template` all counts but key and
+    /// address.
+    pub fn put(&mut self, key: Key, template: ServiceRecord) -> Result<()> {
+        let (address, word) = key.words();
+        let record = ServiceRecord { key: word, address, ..template };
+        match self.records.get(&key) {
+            Some((_, old)) if *old == record => return Ok(()),
+            Some(&(index, _)) => self.maps.set_record(index, record)?,
+            None => {
+                let index = self.place_for(key, &self.resting)?;
+                self.maps.set_record(index, ServiceRecord { key: KEY_REMOVED, ..record })?;
+                // Packets find the record from here on, and all of it: x86 and the volatile
+                // writes keep the order of stores; elsewhere the fence does.
+                std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+                self.maps.set_record(index, record)?;
+                self.records.insert(key, (index, record));
+                return Ok(());
+            }
+        }
+        if let Some((_, known)) = self.records.get_mut(&key) {
+            *known = record;
+        }
         Ok(())
     }
 
-    /// Points a record to another table, in one store.
-    pub fn set_table(&mut self, key: Key, table: Table) -> Result<()> {
-        let Some(&index) = self.places.get(&key) else { bail!("{key:?} is not in the table") };
-        let Some(mut record) = self.maps.services.get(index) else { bail!("no place {index}") };
-        record.table = table.0;
-        // All other words are written as they were.
-        self.maps.services.set(index, record)
-    }
-
-    /// Removes a record; its place rests until [`Self::rested`].
-    pub fn remove(&mut self, key: Key) -> Result<()> {
-        let Some(index) = self.places.remove(&key) else { return Ok(()) };
-        let Some(mut record) = self.maps.services.get(index) else { bail!("no place {index}") };
-        record.key = KEY_REMOVED;
-        self.resting.insert(index);
-        self.maps.services.set(index, record)
-    }
-
-    /// A grace period has passed since everything in `places` was given up.
-    pub fn rested(&mut self, places: &HashSet<u32>) {
-        self.resting.retain(|place| !places.contains(place));
-    }
-
-    /// Places given up that rest.
-    #[must_use]
-    pub fn resting(&self) -> HashSet<u32> {
-        self.resting.clone()
-    }
-
-    /// Refuses keys there would be no place for, beside those that are there.
-    pub fn check_room(&self, keys: impl IntoIterator<Item = Key>) -> Result<()> {
-        let mut taken = self.resting.clone();
-        for key in keys {
-            if !self.places.contains_key(&key) {
-                taken.insert(self.place_for(key, &taken)?);
+    /// Changes all records of a service in place, those that leave included. What changes must
+    /// lie in one aligned word of 8 bytes, or may be seen in parts.
+    pub fn update(&mut self, service: u32, change: impl Fn(&mut ServiceRecord)) -> Result<()> {
+        for (key, (index, known)) in &mut self.records {
+            if key.is_alone() || known.service != service || known.table == 0 {
+                continue;
+            }
+            let mut record = *known;
+            change(&mut record);
+            if record != *known {
+                self.maps.set_record(*index, record)?;
+                *known = record;
             }
         }
         Ok(())
     }
 
+    /// Points all records of a service to another table, each in one store.
+    pub fn point(&mut self, service: u32, table: Table) -> Result<()> {
+        self.update(service, |record| record.table = table.0)
+    }
+
+    /// Says from which addresses NAT may get replies: these, and no others.
+    pub fn set_nat_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<()> {
+        let wanted: BTreeSet<Key> =
+            addresses.iter().map(|address| Key::alone(Prefix::host(*address))).collect();
+        let known: Vec<(Key, ServiceRecord)> = self
+            .records
+            .iter()
+            .filter(|(key, _)| key.is_alone())
+            .map(|(key, (_, record))| (*key, *record))
+            .collect();
+        for (key, record) in known {
+            let flags = record.flags & !ADDRESS_NAT;
+            if wanted.contains(&key) || record.flags == flags {
+                continue;
+            }
+            if flags == 0 {
+                self.remove(key)?;
+            } else {
+                self.put(key, ServiceRecord { flags, ..record })?;
+            }
+        }
+        for key in wanted {
+            let none: ServiceRecord = bytemuck::Zeroable::zeroed();
+            let record = self.records.get(&key).map_or(none, |(_, record)| *record);
+            self.put(key, ServiceRecord { flags: record.flags | ADDRESS_NAT, ..record })?;
+        }
+        Ok(())
+    }
+
+    /// A grace period has passed since [`Self::resting`] gave these places: what left goes.
+    pub fn rested(&mut self, places: &HashSet<u32>) -> Result<()> {
+        self.resting.retain(|place| !places.contains(place));
+        let mut gone: Vec<Key> =
+            self.leaving.iter().filter(|(_, waited)| **waited).map(|(key, _)| *key).collect();
+        gone.sort_by_key(|key| Reverse(key.rank()));
+        for key in gone {
+            self.leaving.remove(&key);
+            self.remove(key)?;
+        }
+        self.close_lengths()
+    }
+
+    /// Places that wait for a grace period: those given up, and those of records that leave.
+    pub fn resting(&mut self) -> HashSet<u32> {
+        self.leaving.values_mut().for_each(|waited| *waited = true);
+        let leaving = self.leaving.keys().filter_map(|key| Some(self.records.get(key)?.0));
+        leaving.chain(self.resting.iter().copied()).collect()
+    }
+
+    /// Refuses what there would be no place for, beside all that is there. Counts every record:
+    /// a range of ports takes up to [`super::frontends::MOST_BLOCKS`].
+    pub fn check_room(
+        &self,
+        keys: impl IntoIterator<Item = Key>,
+        prefixes: &BTreeSet<Prefix>,
+    ) -> Result<()> {
+        let mut taken = self.resting.clone();
+        for key in keys {
+            if !self.records.contains_key(&key) {
+                taken.insert(self.place_for(key, &taken)?);
+            }
+        }
+        let (count, room) = (self.prefixes.union(prefixes).count(), self.maps.prefix_room());
+        ensure!(
+            count <= room as usize,
+            "{count} prefixes (a change needs room for the old and the new), but room for {room}: \
+             raise `limits.prefixes` and restart"
+        );
+        Ok(())
+    }
+
+    /// Step 1: addresses and prefixes that are there with all lengths, the new ones and the old.
+    fn open_lengths(&mut self, wanted: &Wanted) -> Result<()> {
+        for (key, record) in alone(wanted) {
+            let old = self.records.get(key).map(|(_, record)| *record);
+            let (flags, ports) = old.map_or((0, 0), |old| (old.flags, old.ports));
+            let flags = record.flags | flags & ADDRESS_NAT;
+            self.put(*key, ServiceRecord { flags, ports: record.ports | ports, ..*record })?;
+        }
+        Ok(())
+    }
+
+    /// Step 4, for addresses of which nothing leaves.
+    fn close_lengths(&mut self) -> Result<()> {
+        let leaving: BTreeSet<Prefix> = self.leaving.keys().map(|key| key.vip).collect();
+        let lengths = std::mem::take(&mut self.lengths);
+        let (later, now) = lengths.into_iter().partition(|(key, _)| leaving.contains(&key.vip));
+        self.lengths = later;
+        for (key, ports) in now as BTreeMap<Key, u32> {
+            if let Some((_, record)) = self.records.get(&key) {
+                let record = *record;
+                self.put(key, ServiceRecord { ports, ..record })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All records of a prefix are there: from here on packets find it.
+    fn show_prefix(&mut self, vip: Prefix, wanted: &Wanted) -> Result<()> {
+        if wanted.prefixes.contains(&vip) && !self.prefixes.contains(&vip) {
+            self.maps.set_prefix(&prefix_key(0, vip), u32::from(vip.length))?;
+            self.prefixes.insert(vip);
+        }
+        Ok(())
+    }
+
+    /// Removes a record; its place rests until [`Self::rested`].
+    fn remove(&mut self, key: Key) -> Result<()> {
+        let Some((index, record)) = self.records.remove(&key) else { return Ok(()) };
+        if key.is_alone() && record.flags & ADDRESS_NAT != 0 {
+            // NAT has the address still.
+            let record = ServiceRecord { flags: ADDRESS_NAT, ports: 0, ..record };
+            self.records.insert(key, (index, record));
+            return self.maps.set_record(index, record);
+        }
+        self.resting.insert(index);
+        self.maps.set_record(index, ServiceRecord { key: KEY_REMOVED, ..record })
+    }
+
     fn place_for(&self, key: Key, taken: &HashSet<u32>) -> Result<u32> {
-        let settings = self.maps.settings;
+        let settings = self.maps.settings();
         let (address, word) = key.words();
-        let start = match key.address {
-            IpAddr::V4(_) => V4::service_hash(settings.seed, &address, word),
-            IpAddr::V6(_) => V6::service_hash(settings.seed, &address, word),
+        let start = if key.vip.is_ipv4() {
+            V4::service_hash(settings.seed, &address, word)
+        } else {
+            V6::service_hash(settings.seed, &address, word)
         };
         for probe in 0..SERVICE_PROBES {
             let index = start.wrapping_add(probe) & settings.service_mask;
             let free = self
                 .maps
-                .services
-                .get(index)
+                .record(index)
                 .is_some_and(|record| matches!(record.key, KEY_EMPTY | KEY_REMOVED));
             if free && !taken.contains(&index) {
                 return Ok(index);
             }
         }
-        bail!("the service table is too crowded near {key:?}: raise `limits.frontends`")
+        bail!(
+            "the service table is too crowded near {}: raise `limits.frontends` (a range of ports \
+             takes up to {} records)",
+            key.vip,
+            super::frontends::MOST_BLOCKS
+        )
     }
 }
 
-impl Key {
-    fn words(&self) -> (Address, u32) {
-        let (address, family) = match self.address {
-            IpAddr::V4(_) => (address(self.address), V4::FAMILY),
-            IpAddr::V6(_) => (address(self.address), V6::FAMILY),
-        };
-        (address, service_key(self.port.to_be(), self.protocol, family))
+/// The records of addresses alone.
+fn alone(wanted: &Wanted) -> impl Iterator<Item = (&Key, &ServiceRecord)> {
+    wanted.records.iter().filter(|(key, _)| key.is_alone())
+}
+
+impl Places for Arc<LiveMaps> {
+    fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    fn record(&self, index: u32) -> Option<ServiceRecord> {
+        self.services.get(index)
+    }
+
+    fn set_record(&self, index: u32, record: ServiceRecord) -> Result<()> {
+        self.services.set(index, record)
+    }
+
+    fn prefix_room(&self) -> u32 {
+        self.prefixes.room()
+    }
+
+    fn set_prefix(&self, key: &AddressKey, length: u32) -> Result<()> {
+        self.prefixes.set(key, length).context("VIP prefixes")
+    }
+
+    fn remove_prefix(&self, key: &AddressKey) -> Result<()> {
+        self.prefixes.remove(key).context("VIP prefixes")
     }
 }
 
-/// An address as the program has it.
-#[must_use]
-pub fn address(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(v4) => [u32::from_ne_bytes(v4.octets()), 0, 0, 0],
-        IpAddr::V6(v6) => bytemuck::cast(v6.octets()),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,12 @@
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use bytemuck::Zeroable;
 use lb_common::abi::{
-    Address, Bucket, FlowEntry, FlowKey, Limit, NatEntry, RateKey, Server, ServerIdKey,
-    ServiceRecord, Settings, Word,
+    Address, AddressKey, Bucket, FlowEntry, FlowKey, Limit, NatEntry, RateKey, Server, ServerIdKey,
+    ServiceRecord, Settings, Word, list_word,
 };
 use lb_common::maps::{Maps, NatSlot, NotInserted};
 use lb_common::verdict::Event;
@@ -21,12 +22,14 @@ use super::maps::LiveMaps;
 pub struct View<'m> {
     live: &'m LiveMaps,
     now: u32,
+    now_ms: u32,
     flows: RefCell<HashMap<FlowKey, Option<FlowEntry>>>,
     nat: RefCell<HashMap<FlowKey, Option<Box<UnsafeCell<NatEntry>>>>>,
     draft: UnsafeCell<NatEntry>,
     /// Entries that were forgotten; kept, as someone may hold them.
     #[expect(clippy::vec_box, reason = "entries are held by address")]
     removed: RefCell<Vec<Box<UnsafeCell<NatEntry>>>>,
+    rates: RefCell<HashMap<RateKey, Bucket>>,
     events: RefCell<Vec<Event>>,
     new_flow: Cell<Option<u32>>,
 }
@@ -35,13 +38,16 @@ impl<'m> View<'m> {
     /// A view at this second of the monotonic clock.
     #[must_use]
     pub fn new(live: &'m LiveMaps) -> Self {
+        let now = monotonic();
         Self {
             live,
-            now: monotonic_seconds(),
+            now: now.as_secs() as u32,
+            now_ms: now.as_millis() as u32,
             flows: RefCell::default(),
             nat: RefCell::default(),
             draft: UnsafeCell::new(NatEntry::zeroed()),
             removed: RefCell::default(),
+            rates: RefCell::default(),
             events: RefCell::default(),
             new_flow: Cell::new(None),
         }
@@ -143,30 +149,34 @@ impl Maps for View<'_> {
         self.removed.borrow_mut().extend(gone.flatten());
     }
 
-    fn vip_prefix(&self, _family: u32, _address: &Address) -> Option<u32> {
-        None
+    fn vip_prefix(&self, family: u32, address: &Address) -> Option<u32> {
+        self.live.prefixes.get(&whole(0, family, address)).ok().flatten()
     }
 
-    fn listed(&self, _list: u32, _family: u32, _source: &Address) -> bool {
-        false
+    fn listed(&self, list: u32, family: u32, source: &Address) -> bool {
+        self.live.sources.get(&whole(list, family, source)).ok().flatten().is_some()
     }
 
-    fn rate(&self, _key: &RateKey) -> Option<Bucket> {
-        None
+    fn rate(&self, key: &RateKey) -> Option<Bucket> {
+        let known = self.rates.borrow().get(key).copied();
+        known.or_else(|| self.live.rates.get(key).ok().flatten())
     }
 
-    fn put_rate(&self, _key: &RateKey, _bucket: &Bucket) {}
-
-    fn server_id(&self, _key: &ServerIdKey) -> Option<u32> {
-        None
+    fn put_rate(&self, key: &RateKey, bucket: &Bucket) {
+        self.rates.borrow_mut().insert(*key, *bucket);
     }
 
+    fn server_id(&self, key: &ServerIdKey) -> Option<u32> {
+        self.live.server_ids.get(key).ok().flatten()
+    }
+
+    /// Which processor a packet would come to is not known, so none of its limits is reached.
     fn take(&self, _limit: Limit) -> bool {
         true
     }
 
     fn now_ms(&self) -> u32 {
-        self.now.wrapping_mul(1000)
+        self.now_ms
     }
 
     fn now(&self) -> u32 {
@@ -184,11 +194,21 @@ impl Maps for View<'_> {
     }
 }
 
+/// The key that finds the longest prefix of a list which holds an address.
+fn whole(list: u32, family: u32, address: &Address) -> AddressKey {
+    let bits = if family == 4 { 32 + 32 } else { 32 + 128 };
+    AddressKey { bits, list: list_word(list, family), address: *address }
+}
+
 /// The clock the program reads, in whole seconds.
 #[must_use]
 pub fn monotonic_seconds() -> u32 {
+    monotonic().as_secs() as u32
+}
+
+fn monotonic() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes one timespec; the clock exists on every Linux this runs on.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
-    time.tv_sec as u32
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
