@@ -17,6 +17,7 @@ pub mod ip;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
 pub mod maps;
+pub mod mss;
 pub mod nat;
 pub mod packet;
 pub mod path;
