@@ -22,6 +22,7 @@ pub mod nat;
 pub mod packet;
 pub mod path;
 pub mod pick;
+pub mod quic;
 pub mod rewrite;
 pub mod rules;
 pub mod verdict;
