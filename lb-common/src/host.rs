@@ -299,8 +299,11 @@ impl Maps for HostMaps {
         None
     }
 
-    fn take(&self, _limit: Limit) -> bool {
-        true
+    fn take(&self, limit: Limit) -> bool {
+        match limit {
+            Limit::FlowInsert => self.settings.flow_inserts != 0,
+            Limit::Icmp => self.settings.icmp_rate != 0,
+        }
     }
 
     fn now_ms(&self) -> u32 {

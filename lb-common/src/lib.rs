@@ -13,6 +13,7 @@ pub mod frame;
 pub mod hash;
 #[cfg(test)]
 mod host;
+pub mod icmp;
 pub mod ip;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
