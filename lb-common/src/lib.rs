@@ -14,15 +14,18 @@ pub mod frame;
 pub mod hash;
 #[cfg(test)]
 mod host;
+pub mod icmp;
 pub mod ip;
 pub mod limit;
 #[cfg(any(feature = "user", test))]
 pub mod maglev;
 pub mod maps;
+pub mod mss;
 pub mod nat;
 pub mod packet;
 pub mod path;
 pub mod pick;
+pub mod quic;
 pub mod rewrite;
 pub mod rules;
 pub mod verdict;

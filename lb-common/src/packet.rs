@@ -57,6 +57,24 @@ impl<'a> Packet<'a> {
         }
         Some(Head { at: self.start as *mut u8, bytes: PhantomData })
     }
+
+    /// The `N` bytes that begin `offset` bytes behind the first `AT`, if the frame has that many.
+    /// Only the bits of `MASK`, a power of two less one, count in the offset: what is compared with
+    /// a length before is not cut by it.
+    #[inline(always)]
+    #[must_use]
+    pub fn part<const AT: usize, const MASK: u32, const N: usize>(
+        self,
+        offset: u32,
+    ) -> Option<Head<'a, N>> {
+        const { assert!((MASK + 1).is_power_of_two() && MASK < 1 << 12, "not a small mask") };
+        // Verifier: the sum is made once, and both compared and read through. Made twice, the
+        // second one is another pointer to it, of which nothing is known: "invalid access to
+        // packet". And it takes the mask, or it is "math between pkt pointer and register with
+        // unbounded min value is not allowed", so the compiler must not find it superfluous.
+        let start = raw::forward::<MASK>(self.start + AT, offset);
+        Self { start, ..self }.head()
+    }
 }
 
 /// The first `N` bytes of a packet, known to be there.
@@ -168,6 +186,18 @@ mod raw {
     instruction!(load_u8, store_u8, u8, "u8");
     instruction!(load_u16, store_u16, u16, "u16");
     instruction!(load_u32, store_u32, u32, "u32");
+
+    #[inline(always)]
+    pub(super) fn forward<const MASK: u32>(start: usize, offset: u32) -> usize {
+        let mut at = start;
+        // SAFETY: arithmetic of two registers; memory is not touched.
+        unsafe {
+            asm!("{offset} &= {mask}", "{at} += {offset}",
+                at = inout(reg) at, offset = inout(reg) u64::from(offset) => _,
+                mask = const MASK, options(nomem, nostack, preserves_flags));
+        }
+        at
+    }
 }
 
 #[cfg(not(target_arch = "bpf"))]
@@ -188,6 +218,10 @@ mod raw {
     unaligned!(load_u8, store_u8, u8);
     unaligned!(load_u16, store_u16, u16);
     unaligned!(load_u32, store_u32, u32);
+
+    pub(super) const fn forward<const MASK: u32>(start: usize, offset: u32) -> usize {
+        start + (offset & MASK) as usize
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +236,18 @@ mod tests {
         assert!(packet.head::<10>().is_some());
         assert!(packet.head::<11>().is_none());
         assert!(Packet::from_slice(&mut []).head::<1>().is_none());
+    }
+
+    #[test]
+    fn a_part_exists_only_when_its_bytes_do() {
+        let mut bytes: Vec<u8> = (0..40).collect();
+        let packet = Packet::from_slice(&mut bytes);
+        for offset in 0..40 {
+            let part = packet.part::<8, 31, 4>(offset).map(|part| part.u8::<0>());
+            let expected = 8 + offset % 32;
+            assert_eq!(part.map(u32::from), (expected + 4 <= 40).then_some(expected), "{offset}");
+        }
+        assert!(Packet::from_slice(&mut []).part::<8, 31, 1>(0).is_none());
     }
 
     #[test]
