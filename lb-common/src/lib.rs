@@ -8,6 +8,7 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod encap;
 pub mod find_service;
 pub mod frame;
 pub mod hash;
@@ -23,4 +24,6 @@ pub mod path;
 pub mod pick;
 pub mod rewrite;
 pub mod rules;
+#[cfg(test)]
+mod samples;
 pub mod verdict;
