@@ -27,3 +27,4 @@ pub mod rules;
 #[cfg(test)]
 mod samples;
 pub mod verdict;
+pub mod vlan;
