@@ -8,6 +8,7 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod decap;
 pub mod encap;
 pub mod find_service;
 pub mod frame;
