@@ -29,6 +29,9 @@ use crate::vlan;
 const IPV4: u8 = IpProto::Ipv4 as u8;
 const IPV6: u8 = IpProto::Ipv6 as u8;
 
+/// Number of the list of sources in a map of them: there is but one.
+pub const LIST: u32 = 0;
+
 /// RFC 3168, section 5: not a transport that understands ECN.
 const NOT_ECT: u8 = 0;
 const ECT_1: u8 = 1;
