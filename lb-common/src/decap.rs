@@ -32,6 +32,19 @@ const IPV6: u8 = IpProto::Ipv6 as u8;
 /// Number of the list of sources in a map of them: there is but one.
 pub const LIST: u32 = 0;
 
+/// All that [`run`] ends in.
+pub const VERDICTS: &[Verdict] = &[
+    Verdict::PassDecapsulated,
+    Verdict::PassNoTunnel,
+    Verdict::PassNotIp,
+    Verdict::PassVlan,
+    Verdict::PassBadHeader,
+    Verdict::DropTunnelSource,
+    Verdict::DropTunnelInner,
+    Verdict::DropTunnelEcn,
+    Verdict::DropInternal,
+];
+
 /// RFC 3168, section 5: not a transport that understands ECN.
 const NOT_ECT: u8 = 0;
 const ECT_1: u8 = 1;

@@ -81,6 +81,7 @@ fn tunnel(family: u32, wrap: Wrap, packet: &[u8], ecn: u8) -> Vec<u8> {
 fn opened(frame: &[u8]) -> (Verdict, Vec<u8>) {
     let mut frame = HostFrame::new(frame);
     let verdict = run(&Sources, &mut frame);
+    assert!(VERDICTS.contains(&verdict) && verdict != Verdict::DropInternal, "{verdict:?}");
     (verdict, frame.bytes().to_vec())
 }
 
