@@ -1,5 +1,5 @@
-//! Compiles the XDP program (`lb-ebpf`) for the kernel and leaves its ELF in `$OUT_DIR/holdfast`, where the
-//! daemon embeds it.
+//! Compiles the XDP programs (`lb-ebpf`) for the kernel and leaves their ELFs in `$OUT_DIR`, where the binary embeds
+//! them: `holdfast`, the balancer's, and `decap`.
 //!
 //! Compiler and linker are those that `cargo xtask setup` found or installed; this script installs nothing.
 
@@ -8,6 +8,9 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, exit},
 };
+
+/// The programs, by the names of `lb-ebpf`'s binaries.
+const PROGRAMS: [&str; 2] = ["holdfast", "decap"];
 
 /// What `cargo xtask setup` wrote down.
 struct Toolchain {
@@ -46,10 +49,10 @@ fn build() -> Result<(), Failure> {
     let toolchain = read_toolchain(&record).map_err(Failure::NotReady)?;
     println!("cargo::rerun-if-changed={}", toolchain.linker.display());
 
-    build_object(&root, &toolchain).map_err(Failure::Failed)
+    build_objects(&root, &toolchain).map_err(Failure::Failed)
 }
 
-fn build_object(root: &Path, toolchain: &Toolchain) -> Result<(), String> {
+fn build_objects(root: &Path, toolchain: &Toolchain) -> Result<(), String> {
     let target_dir = root.join("target/ebpf");
     let triple = match variable("CARGO_CFG_TARGET_ENDIAN")?.as_str() {
         "big" => "bpfeb-unknown-none",
@@ -57,11 +60,14 @@ fn build_object(root: &Path, toolchain: &Toolchain) -> Result<(), String> {
     };
     compile(root, toolchain, triple, &target_dir)?;
 
-    let object = target_dir.join(triple).join("release/holdfast");
-    let embedded = Path::new(&variable("OUT_DIR")?).join("holdfast");
-    fs::copy(&object, &embedded)
-        .map(drop)
-        .map_err(|e| format!("cannot copy {} to {}: {e}", object.display(), embedded.display()))
+    let objects = target_dir.join(triple).join("release");
+    let embedded = PathBuf::from(variable("OUT_DIR")?);
+    for program in PROGRAMS {
+        let (from, to) = (objects.join(program), embedded.join(program));
+        fs::copy(&from, &to)
+            .map_err(|e| format!("cannot copy {} to {}: {e}", from.display(), to.display()))?;
+    }
+    Ok(())
 }
 
 fn read_toolchain(record: &Path) -> Result<Toolchain, String> {
@@ -107,7 +113,8 @@ fn compile(root: &Path, tools: &Toolchain, triple: &str, target_dir: &Path) -> R
         // Building `core` for a target without a prebuilt one is the only unstable feature used.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .args(["build", "--package", "lb-ebpf", "--bin", "holdfast", "--release", "--locked"])
+        .args(["build", "--package", "lb-ebpf", "--release", "--locked"])
+        .args(PROGRAMS.iter().flat_map(|program| ["--bin", program]))
         .args(["-Zbuild-std=core", "--target", triple, "--target-dir"])
         .arg(target_dir);
     let status =
@@ -115,7 +122,7 @@ fn compile(root: &Path, tools: &Toolchain, triple: &str, target_dir: &Path) -> R
     if status.success() {
         return Ok(());
     }
-    Err("the XDP program (lb-ebpf) did not compile; the compiler's messages are below".to_owned())
+    Err("the XDP programs (lb-ebpf) did not compile; the compiler's messages are below".to_owned())
 }
 
 fn variable(name: &str) -> Result<String, String> {

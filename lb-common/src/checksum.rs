@@ -39,6 +39,71 @@ impl Difference {
     }
 }
 
+/// A one's-complement sum of words as they lie in memory, for a header made anew.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Of nothing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(0)
+    }
+
+    /// Adds four bytes, or two. At most 2³¹ words fit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add(self, word: u32) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// Adds an address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add_words(self, words: &[u32; 4]) -> Self {
+        self.add(words[0]).add(words[1]).add(words[2]).add(words[3])
+    }
+
+    /// Takes four bytes away, or two: adds their complement.
+    #[inline(always)]
+    #[must_use]
+    pub const fn subtract(self, word: u32) -> Self {
+        self.add(!word)
+    }
+
+    /// The sum if `mask` is all ones, nothing if it is zero: a branch that is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn masked(self, mask: u64) -> Self {
+        Self(self.0 & mask)
+    }
+
+    /// Joins two sums.
+    #[inline(always)]
+    #[must_use]
+    pub const fn join(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The checksum of what was added, as it lies in the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn checksum(self) -> u16 {
+        !fold(self.0)
+    }
+
+    /// The same for UDP, where zero says "no checksum": a computed zero is sent as its other form
+    /// (RFC 768).
+    #[inline(always)]
+    #[must_use]
+    pub const fn udp_checksum(self) -> u16 {
+        // Adding all ones changes no sum but zero's form; no branch.
+        let sum = self.checksum() as u32 + 0xffff;
+        ((sum >> 16) + (sum & 0xffff)) as u16
+    }
+}
+
 #[inline(always)]
 const fn fold(mut sum: u64) -> u16 {
     sum = (sum >> 32) + (sum & 0xffff_ffff);
@@ -81,6 +146,32 @@ mod tests {
             }
             prop_assert_eq!(difference.apply(old), whole(&text));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sum_is_the_whole_texts(words: [u32; 6], taken: u32) {
+            let text: Vec<u16> =
+                words.iter().flat_map(|&w| [w as u16, (w >> 16) as u16]).collect();
+            let sum = Sum::none()
+                .add_words(&[words[0], words[1], words[2], words[3]])
+                .add(taken)
+                .join(Sum::none().add(words[4]).add(words[5]))
+                .join(Sum::none().add(taken).masked(0))
+                .subtract(taken);
+            prop_assert_eq!(sum.checksum(), whole(&text));
+            prop_assert_eq!(sum.masked(u64::MAX).checksum(), whole(&text));
+        }
+    }
+
+    #[test]
+    fn a_udp_checksum_is_never_zero() {
+        for word in 0..=0xffffu32 {
+            let sum = Sum::none().add(word);
+            let wanted = if sum.checksum() == 0 { 0xffff } else { sum.checksum() };
+            assert_eq!(sum.udp_checksum(), wanted);
+        }
+        assert_eq!(Sum::none().add(0xffff).udp_checksum(), 0xffff);
     }
 
     #[test]

@@ -337,7 +337,11 @@ impl Maps for HostMaps {
     }
 
     fn take(&self, limit: Limit) -> bool {
-        self.exhausted.get() != Some(limit)
+        let rate = match limit {
+            Limit::FlowInsert => self.settings.flow_inserts,
+            Limit::Icmp => self.settings.icmp_rate,
+        };
+        rate > 0 && self.exhausted.get() != Some(limit)
     }
 
     fn now_ms(&self) -> u32 {

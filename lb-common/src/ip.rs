@@ -60,6 +60,9 @@ impl Flow {
     /// these flags alone: ECE and CWR.)
     pub const ASIDE: u8 = 0xc0;
 
+    /// In place of TCP flags, of a datagram that opens a connection of its own protocol (QUIC).
+    pub const OPENS: u8 = SYN;
+
     /// Whether it is no packet of the flow itself, or one that may be forged: a reset's sequence
     /// number was checked by nobody. Such packets follow entries, but neither make nor refresh
     /// them.

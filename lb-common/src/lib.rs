@@ -8,6 +8,8 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod decap;
+pub mod encap;
 pub mod filter;
 pub mod find_service;
 pub mod frame;
@@ -28,4 +30,7 @@ pub mod pick;
 pub mod quic;
 pub mod rewrite;
 pub mod rules;
+#[cfg(test)]
+mod samples;
 pub mod verdict;
+pub mod vlan;

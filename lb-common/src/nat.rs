@@ -17,6 +17,7 @@ use crate::abi::{
 };
 use crate::frame::Frame;
 use crate::hash::{fast_range, step};
+use crate::icmp::{self, Icmp};
 use crate::ip::Flow;
 use crate::maps::{Maps, NatSlot, NotInserted};
 use crate::packet::Packet;
@@ -91,6 +92,39 @@ pub fn back<I: Translate, M: Maps>(
     translate::<I>(packet, flow, entry)?;
     ethernet(packet, &entry.ethernet).ok_or(Verdict::DropInternal)?;
     Ok(Sent { ifindex: entry.ifindex, row: Sent::TO_CLIENT, vlan: entry.vlan })
+}
+
+/// Translates an ICMP error about a packet of a connection, which was found by the flow that the
+/// error quotes: to the backend if that is the client's side, else to the client. Its source
+/// becomes the balancer's own on that side, as the router's may not be reachable from there.
+#[inline(always)]
+pub fn error<I: Translate + Icmp, M: Maps>(
+    maps: &M,
+    packet: Packet<'_>,
+    slot: NatSlot<'_>,
+) -> Result<Sent, Verdict> {
+    let entry = slot.entry();
+    if I::hops(packet).is_none_or(|hops| hops <= 1) {
+        return Err(Verdict::DropTtl);
+    }
+    let inner = Translation {
+        source: &entry.destination,
+        destination: &entry.source,
+        ports: entry.ports.rotate_left(16),
+    };
+    icmp::translate_quoted::<I>(packet, (&entry.source, &entry.destination), &inner)
+        .ok_or(Verdict::DropInternal)?;
+    if entry.state & STATE_REPLY != 0 {
+        ethernet(packet, &entry.ethernet).ok_or(Verdict::DropInternal)?;
+        return Ok(Sent { ifindex: entry.ifindex, row: Sent::TO_CLIENT, vlan: entry.vlan });
+    }
+    let word = maps.word(entry.row).ok_or(Verdict::DropInternal)?;
+    let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
+    if server.ifindex == 0 {
+        return Err(Verdict::DropNoNextHop);
+    }
+    ethernet(packet, &server.ethernet).ok_or(Verdict::DropInternal)?;
+    Ok(Sent { ifindex: server.ifindex, row: entry.row, vlan: server.vlan })
 }
 
 /// The connection that a backend's packet belongs to, if any.
@@ -168,7 +202,8 @@ fn touch<M: Maps>(maps: &M, slot: NatSlot<'_>, flow: &Flow) {
 }
 
 /// Opens a connection to a backend row for a packet without one: allocates a port and makes both
-/// entries. A function of its own in the program. Verifier: with the pick inside, "combined stack
+/// entries. `arrival` is [`Arrival::word`], as there are registers for five arguments. A function
+/// of its own in the program. Verifier: with the pick inside, "combined stack
 /// size of 3 calls is 592. Too large".
 #[inline(never)]
 pub fn open<M: Maps, F: Frame>(
@@ -177,8 +212,9 @@ pub fn open<M: Maps, F: Frame>(
     flow: &Flow,
     hash: u64,
     row: u32,
-    arrival: Arrival,
+    arrival: u64,
 ) -> Result<(), Verdict> {
+    let arrival = Arrival::from_word(arrival);
     let key = &flow.key;
     let macs = frame_ethernet(frame.packet()).ok_or(Verdict::DropInternal)?;
     let word = maps.word(row).ok_or(Verdict::DropInternal)?;

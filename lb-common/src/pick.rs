@@ -97,7 +97,8 @@ fn by_change<M: Maps>(
     let is_new = if flow.is_tcp() {
         flow.opens()
     } else {
-        alone || (flow.opens() && maps.now() >= service.udp_until)
+        let opens = flow.tcp_flags == Flow::OPENS;
+        alone || opens || (flow.opens() && maps.now() >= service.udp_until)
     };
     let answer = if is_new { walk.new() } else { walk.old() };
     let row = if alone || !(touched || asked) {

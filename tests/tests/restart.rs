@@ -85,7 +85,7 @@ fn a_second_daemon_is_refused() {
         (&socket, &state, "another `lb run` uses the state directory"),
         (&socket, &other_state, "lb.sock"),
         (&other_socket, &state, "another `lb run` uses the state directory"),
-        (&other_socket, &other_state, "another `lb run` already serves eth0"),
+        (&other_socket, &other_state, "another `lb run` or `lb decap` already serves eth0"),
     ] {
         let arguments = ["-c", &config, "--socket", socket, "--state-dir", state];
         let refused = Balancer::refused(&lab, &Balancer::binary().unwrap(), &arguments);

@@ -55,7 +55,10 @@ fn tcp(port: u16, flags: u8) -> Vec<u8> {
 fn through(maps: &HostMaps, frame: &mut [u8], ingress: u32) -> Result<Sent, Verdict> {
     let mut moving = HostFrame::new(frame);
     let result = run(maps, &mut moving, ingress);
-    frame.copy_from_slice(moving.bytes());
+    // A message to the sender takes another frame.
+    if moving.bytes().len() == frame.len() {
+        frame.copy_from_slice(moving.bytes());
+    }
     result
 }
 

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::run::LogFormat;
 use super::types::{BackendSpec, HealthSpec, Target, weight};
-use crate::config::model::{Frontend, Mode, Protocol, ServerId, XdpPolicy};
+use crate::config::model::{Frontend, Mode, Prefix, Protocol, ServerId, XdpPolicy};
 
 pub(crate) const DEFAULT_SOCKET: &str = "/run/holdfast/lb.sock";
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/holdfast/lb.toml";
@@ -67,6 +67,7 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<RunArgs>),
+    Decap(Box<DecapArgs>),
     /// Show what is wrong and what to do, then every service and backend
     ///
     /// Changes nothing. With --watch again every second, with rates; -o json --watch prints one
@@ -191,6 +192,36 @@ pub(crate) struct RunArgs {
     /// Log more; twice for everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// On a backend: take clients' packets out of the balancer's tunnels
+///
+/// Attaches to an interface and gives the kernel what IP-in-IP and GUE packets from the balancers
+/// hold, so that a backend of mode ipip or gue needs no tunnel interface: only the VIP on lo. Runs
+/// in the foreground and needs root. SIGTERM stops it and leaves the interface as it was. Prints
+/// its counters then, and on SIGUSR1.
+#[derive(Debug, Args)]
+#[command(override_usage = "lb decap [OPTIONS] --from <ADDR|PREFIX,…> <IF>",
+          after_help = "Example:\n  sudo lb decap eth0 --from 10.0.0.2,10.0.0.3,2001:db8:9::/64")]
+pub(crate) struct DecapArgs {
+    /// The interface that tunnels come by
+    #[arg(value_name = "IF")]
+    pub(crate) interface: String,
+    /// Outer source addresses to take tunnels from: the balancers'; may be repeated
+    #[arg(long, value_name = "ADDR|PREFIX,…", value_delimiter = ',')]
+    pub(crate) from: Vec<Prefix>,
+    /// UDP port of GUE
+    #[arg(long, value_name = "PORT", default_value = "6080",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) gue_port: u16,
+    /// XDP mode: native only, native else generic, generic only
+    #[arg(long, value_name = "native|auto|generic", default_value = "native", hide_possible_values = true,
+          value_parser = choice(&XDP_POLICIES))]
+    pub(crate) xdp: XdpPolicy,
+    /// Log for people or for programs
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true,
+          value_parser = choice(&LOG_FORMATS))]
+    pub(crate) log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]

@@ -58,7 +58,7 @@ async fn answer(command: Command, client: &Client, json: bool) -> Result<(), Fai
             show(json, &explanation, || text::explanation(&explanation))
         }
         // These never ask: `execute` has taken them.
-        Command::Run(_) | Command::Check { .. } | Command::Version => Ok(()),
+        Command::Run(_) | Command::Decap(_) | Command::Check { .. } | Command::Version => Ok(()),
     }
 }
 

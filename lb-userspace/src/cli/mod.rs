@@ -6,6 +6,7 @@
 mod args;
 mod check;
 mod commands;
+mod decap;
 mod output;
 pub mod run;
 mod text;
@@ -43,6 +44,7 @@ fn execute(cli: Cli) -> Result<(), Failed> {
     let socket = socket(cli.global.socket);
     match cli.command {
         Command::Run(args) => run::run(*args, socket),
+        Command::Decap(args) => decap::run(*args, json),
         Command::Check { file } => check::check(&file, json),
         Command::Version => commands::version(json),
         command => commands::ask(command, &socket, json),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lb_common::abi::Word;
-use lb_common::verdict::{Event, Kind, Verdict};
+use lb_common::verdict::{Event, Verdict};
 
 use super::backend::Backend;
 use super::node::Node;
@@ -112,24 +112,9 @@ fn next_hop(node: &Node, backend: &Backend) -> NextHop {
 }
 
 fn counters(maps: &LiveMaps) -> Counters {
-    let kind = |kind| match kind {
-        Kind::Send => "send",
-        Kind::Pass => "pass",
-        Kind::Drop => "drop",
-        Kind::Event => "event",
-    };
-    let verdicts = Verdict::ALL.iter().map(|&verdict| NamedCount {
-        name: verdict.name().into(),
-        kind: kind(verdict.kind()).into(),
-        count: maps.verdicts(verdict),
-        help: verdict.help().into(),
-    });
-    let events = Event::ALL.iter().map(|&event| NamedCount {
-        name: event.name().into(),
-        kind: kind(Kind::Event).into(),
-        count: maps.events(event),
-        help: event.help().into(),
-    });
+    let verdicts =
+        Verdict::ALL.iter().map(|&verdict| NamedCount::of_verdict(verdict, maps.verdicts(verdict)));
+    let events = Event::ALL.iter().map(|&event| NamedCount::of_event(event, maps.events(event)));
     Counters {
         sent: maps.verdicts(Verdict::NatReply),
         verdicts: verdicts.collect(),

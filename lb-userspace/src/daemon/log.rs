@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use tokio::io::unix::AsyncFd;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{LogFormat, RunOptions};
+use crate::cli::LogFormat;
 use crate::dataplane::load::Loaded;
 
 /// Starts logging. `-v` shows more; `RUST_LOG` overrides it.
-pub(super) fn start(options: &RunOptions) {
-    let level = match options.verbosity {
+pub(super) fn start(format: LogFormat, verbosity: u8) {
+    let level = match verbosity {
         0 => "info",
         1 => "debug",
         _ => "trace",
@@ -24,7 +24,7 @@ pub(super) fn start(options: &RunOptions) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     // A second start in one process keeps the first one's.
-    let _ = match options.log_format {
+    let _ = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };

@@ -4,6 +4,7 @@
 //! longer than a packet should wait for a decision, run beside it.
 
 mod control_loop;
+pub mod decap;
 mod log;
 
 use std::time::Duration;
@@ -28,7 +29,7 @@ use control_loop::{ControlLoop, Inputs, Signals};
 
 /// Balances until SIGTERM or SIGINT, then leaves the interfaces as they were.
 pub fn run(options: RunOptions) -> Result<()> {
-    log::start(&options);
+    log::start(options.log_format, options.verbosity);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -169,9 +170,12 @@ fn check_nat_ports(config: &Config) -> Result<()> {
 fn attach(loaded: &mut Loaded, links: &[net::Link], xdp: XdpPolicy) -> Result<Vec<Attached>> {
     let mut attached = Vec::new();
     for link in links {
-        match Attached::new(loaded, &link.name, link.ifindex, xdp) {
+        match Attached::new(loaded.program()?, &link.name, link.ifindex, xdp) {
             Ok(interface) => {
                 tracing::info!(interface = %link.name, mode = %interface.mode, "attached");
+                // Only now: some drivers transmit frames of other interfaces only while they run
+                // a program.
+                loaded.maps.devices.set(&interface.index, [interface.index, 0])?;
                 attached.push(interface);
             }
             Err(error) => {
@@ -185,5 +189,11 @@ fn attach(loaded: &mut Loaded, links: &[net::Link], xdp: XdpPolicy) -> Result<Ve
 }
 
 fn detach(loaded: &mut Loaded, attached: Vec<Attached>) -> Result<()> {
-    attached.into_iter().map(|interface| interface.detach(loaded)).fold(Ok(()), Result::and)
+    attached
+        .into_iter()
+        .map(|interface| {
+            loaded.maps.devices.remove(&interface.index)?;
+            interface.detach(loaded.program()?)
+        })
+        .fold(Ok(()), Result::and)
 }

@@ -1,4 +1,4 @@
-//! Attaches the program to interfaces, natively where the driver can, and says what it got.
+//! Attaches a program to interfaces, natively where the driver can, and says what it got.
 
 use std::fmt;
 use std::os::linux::net::SocketAddrExt;
@@ -6,9 +6,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::xdp::XdpLinkId;
-use aya::programs::{ProgramError, XdpMode};
+use aya::programs::{ProgramError, Xdp, XdpMode};
 
-use super::load::Loaded;
 use crate::config::model::XdpPolicy;
 
 /// How the program runs on an interface.
@@ -20,7 +19,7 @@ pub enum Mode {
     Generic,
 }
 
-/// The program on one interface; detached by [`Attached::detach`] or when the daemon ends.
+/// A program on one interface; detached by [`Attached::detach`] or when the process ends.
 #[derive(Debug)]
 pub struct Attached {
     pub interface: String,
@@ -32,17 +31,12 @@ pub struct Attached {
 
 impl Attached {
     /// Attaches to an interface of the current network namespace.
-    pub fn new(
-        loaded: &mut Loaded,
-        interface: &str,
-        index: u32,
-        policy: XdpPolicy,
-    ) -> Result<Self> {
+    pub fn new(program: &mut Xdp, interface: &str, index: u32, policy: XdpPolicy) -> Result<Self> {
         let claim = Claim::new(interface)?;
         let native = match policy {
             XdpPolicy::Generic => None,
             XdpPolicy::Native | XdpPolicy::Auto => {
-                Some(loaded.program()?.attach_to_if_index(index, XdpMode::Driver))
+                Some(program.attach_to_if_index(index, XdpMode::Driver))
             }
         };
         let (link, mode) = match native {
@@ -57,32 +51,18 @@ impl Attached {
                         "no native XDP here; falling back to generic XDP, several times slower"
                     );
                 }
-                let link = loaded
-                    .program()?
+                let link = program
                     .attach_to_if_index(index, XdpMode::Skb)
                     .map_err(|error| explain(error, interface, policy))?;
                 (link, Mode::Generic)
             }
         };
-        // Only now: some drivers transmit frames of other interfaces only while they run a program.
-        let attached = Self { interface: interface.into(), index, mode, link, _claim: claim };
-        match loaded.maps.devices.set(&index, [index, 0]) {
-            Ok(()) => Ok(attached),
-            Err(error) => {
-                // The first error is what to tell.
-                let _ = attached.detach(loaded);
-                Err(error)
-            }
-        }
+        Ok(Self { interface: interface.into(), index, mode, link, _claim: claim })
     }
 
     /// Takes the program off the interface.
-    pub fn detach(self, loaded: &mut Loaded) -> Result<()> {
-        loaded.maps.devices.remove(&self.index)?;
-        loaded
-            .program()?
-            .detach(self.link)
-            .with_context(|| format!("cannot detach from {}", self.interface))
+    pub fn detach(self, program: &mut Xdp) -> Result<()> {
+        program.detach(self.link).with_context(|| format!("cannot detach from {}", self.interface))
     }
 }
 
@@ -107,8 +87,8 @@ impl Claim {
         match UnixListener::bind_addr(&name) {
             Ok(socket) => Ok(Self(socket)),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
-                "another `lb run` already serves {interface}; stop it first, or use `lb` to change \
-                 what it does"
+                "another `lb run` or `lb decap` already serves {interface}; stop it first, or use \
+                 `lb` to change what it does"
             ),
             Err(error) => Err(error).with_context(|| format!("cannot claim {interface}")),
         }
@@ -145,7 +125,7 @@ fn explain(error: ProgramError, interface: &str, policy: XdpPolicy) -> anyhow::E
         XdpPolicy::Native => anyhow!(
             "the driver of {interface} did not take the program natively ({reason}); see which \
              driver that is with `ethtool -i {interface}`, or allow the slower generic mode with \
-             `xdp = \"auto\"`"
+             `--xdp auto`, or `xdp = \"auto\"` in a configuration"
         ),
         _ => anyhow!(error).context(format!("cannot attach to {interface}")),
     }

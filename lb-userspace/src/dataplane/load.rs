@@ -133,13 +133,13 @@ impl Sizes {
 }
 
 /// Before kernel 5.11 maps count as locked memory; later this changes nothing.
-fn raise_memory_limit() {
+pub(super) fn raise_memory_limit() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: reads one struct; failure leaves the limit, and loading then says what is short.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }
 
-fn verifier_said(error: ProgramError) -> anyhow::Error {
+pub(super) fn verifier_said(error: ProgramError) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

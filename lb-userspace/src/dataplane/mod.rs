@@ -4,6 +4,7 @@
 //! reverse, with a grace period before anything is reused.
 
 pub mod attach;
+pub mod decap;
 pub mod entries;
 pub mod frontends;
 pub mod grace;

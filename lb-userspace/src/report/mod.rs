@@ -7,9 +7,10 @@ mod age;
 use std::fmt;
 use std::net::IpAddr;
 
+use lb_common::verdict::{Event, Kind, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::{Frontend, Mode};
+use crate::config::model::{Frontend, Mode, Prefix};
 
 pub use age::{age, long_age};
 
@@ -25,7 +26,7 @@ pub struct Status {
     pub counters: Counters,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     pub name: String,
     pub index: u32,
@@ -161,6 +162,37 @@ pub struct NamedCount {
     pub count: u64,
     /// What it means and what to do, one sentence.
     pub help: String,
+}
+
+impl NamedCount {
+    /// The count of a verdict.
+    #[must_use]
+    pub fn of_verdict(verdict: Verdict, count: u64) -> Self {
+        let kind = match verdict.kind() {
+            Kind::Send => "send",
+            Kind::Pass => "pass",
+            Kind::Drop => "drop",
+            Kind::Event => "event",
+        };
+        Self { name: verdict.name().into(), kind: kind.into(), count, help: verdict.help().into() }
+    }
+
+    /// The count of an event.
+    #[must_use]
+    pub fn of_event(event: Event, count: u64) -> Self {
+        let (name, kind) = (event.name().into(), "event".into());
+        Self { name, kind, count, help: event.help().into() }
+    }
+}
+
+/// What `lb decap` prints: where it runs, and what became of the packets it saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decap {
+    pub interface: Interface,
+    /// Sources that tunnels are taken from.
+    pub from: Vec<Prefix>,
+    pub gue_port: u16,
+    pub verdicts: Vec<NamedCount>,
 }
 
 /// Answer to a change.

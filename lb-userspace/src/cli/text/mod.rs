@@ -2,6 +2,7 @@
 //!
 //! Pure: a report in, a string out. Lines that begin with `!` or `ok` are coloured by [`paint`].
 
+mod decap;
 mod format;
 mod status;
 mod table;
@@ -9,6 +10,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use decap::decap;
 pub(crate) use status::{Since, backends, notes, services, status};
 
 use crate::report::{Changed, Explanation};

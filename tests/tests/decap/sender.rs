@@ -1,0 +1,176 @@
+//! A balancer of the simplest kind, in the balancer's namespace: each packet to a VIP goes into a
+//! tunnel to the lab's only backend.
+
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use lb_common::abi::{Address, KIND_GUE4, KIND_IPIP4, Server};
+use lb_common::encap::encapsulate;
+use lb_common::frame::{Frame, HostFrame};
+use lb_common::hash::fmix64;
+use lb_common::ip::{V4, V6};
+use lb_tests::{Family, Lab, Namespace};
+use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+
+const GUE_PORT: u32 = 6080;
+
+/// Ends when stopped or dropped.
+pub(crate) struct Sender {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sender {
+    /// Tunnels of this kind, from the balancer's address to the backend's.
+    pub(crate) fn start(lab: &Lab, kind: u32) -> Self {
+        let backend = mac(&lab.backends()[0].namespace);
+        let own = mac(lab.balancer());
+        let family = if kind == KIND_IPIP4 || kind == KIND_GUE4 { Family::V4 } else { Family::V6 };
+        let word = |b: &[u8]| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
+        let ethernet = [backend, own].concat();
+        let server = Server {
+            ethernet: [word(&ethernet), word(&ethernet[4..]), word(&ethernet[8..])],
+            ifindex: 1,
+            address: address(lab.topology().backend(0, family)),
+            source: address(lab.topology().balancer(family)),
+            kind,
+            mtu: 1500,
+            vlan: 0,
+            entropy: 0,
+        };
+        quiet(lab.balancer());
+        let socket = lab.balancer().enter(|| raw_socket("eth0")).unwrap().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let (ends, counts) = (Arc::clone(&stop), Arc::clone(&sent));
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while !ends.load(Ordering::Relaxed) {
+                let Ok(length) = (&socket).read(&mut buffer) else { continue };
+                let bytes = &buffer[..length];
+                if length < 42 || bytes[..6] != own || !is_for_vip(bytes) {
+                    continue;
+                }
+                let frame = tunnelled(bytes, &server);
+                (&socket).write_all(frame.bytes()).unwrap();
+                counts.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { stop, sent, thread: Some(thread) }
+    }
+
+    /// Packets put into tunnels. The last of them have arrived.
+    pub(crate) fn stop(mut self) -> u64 {
+        // A client's last ACK may still be under way.
+        thread::sleep(Duration::from_millis(100));
+        self.end();
+        thread::sleep(Duration::from_millis(50));
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            if !thread::panicking() {
+                ended.unwrap();
+            }
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The frame in a tunnel to the server. Any hash will do that differs between flows.
+pub(crate) fn tunnelled(bytes: &[u8], server: &Server) -> HostFrame {
+    let mut frame = HostFrame::new(bytes);
+    let done = if bytes[12..14] == [8, 0] {
+        let ports = u32::from_ne_bytes([bytes[34], bytes[35], bytes[36], bytes[37]]);
+        encapsulate::<V4, _>(&mut frame, server, fmix64(u64::from(ports)), GUE_PORT)
+    } else {
+        let ports = u32::from_ne_bytes([bytes[54], bytes[55], bytes[56], bytes[57]]);
+        encapsulate::<V6, _>(&mut frame, server, fmix64(u64::from(ports)), GUE_PORT)
+    };
+    done.unwrap();
+    assert!(!frame.packet().is_empty());
+    frame
+}
+
+/// To 192.0.2.0/24 or 2001:db8::/64.
+fn is_for_vip(bytes: &[u8]) -> bool {
+    match bytes[12..14] {
+        [8, 0] => bytes[30..33] == [192, 0, 2],
+        [0x86, 0xdd] if bytes.len() >= 62 => bytes[38..46] == [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0],
+        _ => false,
+    }
+}
+
+fn address(address: IpAddr) -> Address {
+    let mut words = [0; 4];
+    let octets = match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    for (word, b) in words.iter_mut().zip(octets.chunks(4)) {
+        *word = u32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
+    }
+    words
+}
+
+/// MAC address of a namespace's eth0.
+fn mac(namespace: &Namespace) -> [u8; 6] {
+    let mut ip = namespace.command("ip");
+    let output = ip.args(["-json", "link", "show", "eth0"]).output().unwrap();
+    let links: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = links[0]["address"].as_str().unwrap();
+    let bytes: Vec<u8> = text.split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
+    bytes.try_into().unwrap()
+}
+
+/// The namespace's own kernel sees each packet to a VIP as well: it is not to answer that there is
+/// no route.
+fn quiet(balancer: &Namespace) {
+    for prefix in ["192.0.2.0/24", "2001:db8::/64"] {
+        let mut ip = balancer.command("ip");
+        assert!(ip.args(["route", "replace", "blackhole", prefix]).status().unwrap().success());
+    }
+}
+
+/// A packet socket on an interface of this thread's namespace; reading waits 20 ms at most.
+fn raw_socket(interface: &str) -> io::Result<Socket> {
+    let all = (libc::ETH_P_ALL as u16).to_be();
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(all))))?;
+    // Not /sys, which is of the namespace that mounted it.
+    let name = std::ffi::CString::new(interface)?;
+    // SAFETY: `name` is a NUL-terminated string.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    // SAFETY: all zeroes are a valid `sockaddr_ll`.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_protocol = all;
+    to.sll_ifindex = i32::try_from(index).unwrap_or(0);
+    // SAFETY: the address is a `sockaddr_ll` of the size given and outlives the call.
+    let bound = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if bound != 0 || index == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+    Ok(socket)
+}
