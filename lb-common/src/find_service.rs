@@ -9,7 +9,7 @@
 
 use crate::abi::{
     ADDRESS_VIP, Address, FEATURE_PREFIXES, FlowKey, KEY_EMPTY, KEY_PREFIX, PORT_EXACT,
-    PORT_FRAGMENTS, SERVICE_PROBES, ServiceRecord, Table, port_key, service_key, split_ports,
+    PORT_FRAGMENTS, SERVICE_PROBES, ServiceRecord, Table, port_key, service_key,
 };
 use crate::ip::{Flow, Ip, UDP};
 use crate::maps::Maps;
@@ -47,10 +47,20 @@ impl Service {
 /// The service that listens on the flow's destination.
 #[inline(always)]
 pub fn find_service<I: Ip, M: Maps>(maps: &M, flow: &Flow) -> Option<Service> {
-    let key = service_key(flow.destination_port(), flow.protocol(), I::FAMILY);
-    let record = match find::<I, M>(maps, &flow.key.destination, key) {
+    find_frontend::<I, M>(maps, &flow.key.destination, flow.destination_port(), flow.protocol())
+}
+
+/// The service that listens on an address, a port (as in a packet) and a protocol.
+#[inline(always)]
+pub fn find_frontend<I: Ip, M: Maps>(
+    maps: &M,
+    address: &Address,
+    port: u16,
+    protocol: u8,
+) -> Option<Service> {
+    let record = match find::<I, M>(maps, address, service_key(port, protocol, I::FAMILY)) {
         Some(record) => record,
-        None => find_wider::<I, M>(maps, &flow.key)?,
+        None => find_wider::<I, M>(maps, address, port, protocol)?,
     };
     Some(of_record(maps, record))
 }
@@ -138,16 +148,19 @@ fn name_of_prefix<I: Ip, M: Maps>(maps: &M, address: &Address) -> Option<Address
 /// What no record of the very address and port says: ranges of ports, then the prefix around it.
 /// Nobody listens on port 0, the whole range of ports notwithstanding.
 #[inline(never)]
-fn find_wider<'m, I: Ip, M: Maps>(maps: &'m M, key: &FlowKey) -> Option<&'m ServiceRecord> {
-    let (_, port) = split_ports(key.ports);
+fn find_wider<'m, I: Ip, M: Maps>(
+    maps: &'m M,
+    address: &Address,
+    port: u16,
+    protocol: u8,
+) -> Option<&'m ServiceRecord> {
     if port == 0 {
         return None;
     }
-    let protocol = key.kind as u8;
-    if let Some(record) = find_range::<I, M>(maps, &key.destination, port, protocol, 0) {
+    if let Some(record) = find_range::<I, M>(maps, address, port, protocol, 0) {
         return Some(record);
     }
-    let name = name_of_prefix::<I, M>(maps, &key.destination)?;
+    let name = name_of_prefix::<I, M>(maps, address)?;
     let exact = port_key(port, PORT_EXACT, protocol | KEY_PREFIX, I::FAMILY);
     if let Some(record) = find::<I, M>(maps, &name, exact) {
         return Some(record);

@@ -28,8 +28,10 @@ pub mod ether_type {
 pub const TCP: u8 = IpProto::Tcp as u8;
 /// UDP.
 pub const UDP: u8 = IpProto::Udp as u8;
-const ICMP: u8 = IpProto::Icmp as u8;
-const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
+/// ICMP of IPv4.
+pub const ICMP: u8 = IpProto::Icmp as u8;
+/// ICMP of IPv6.
+pub const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -146,6 +148,8 @@ pub enum Odd {
 pub trait Ip {
     /// 4 or 6.
     const FAMILY: u32;
+    /// The smallest MTU a link may have (RFC 791, RFC 8200).
+    const LEAST_MTU: u32;
 
     /// Reads a frame of this family into `flow`: the addresses unless it has none, all else as
     /// far as it is there. (Not returned: the program has little stack, and a copy takes a tenth.)
@@ -173,6 +177,7 @@ const fn least(protocol: u8) -> usize {
 
 impl Ip for V4 {
     const FAMILY: u32 = 4;
+    const LEAST_MTU: u32 = 68;
 
     #[inline(always)]
     fn decode(packet: Packet<'_>, flow: &mut Flow) -> Result<(), Odd> {
@@ -245,6 +250,7 @@ impl Ip for V4 {
 
 impl Ip for V6 {
     const FAMILY: u32 = 6;
+    const LEAST_MTU: u32 = 1280;
 
     #[inline(always)]
     fn decode(packet: Packet<'_>, flow: &mut Flow) -> Result<(), Odd> {

@@ -60,6 +60,20 @@ impl NatSlot<'_> {
         unsafe { self.at.as_ptr().write(entry) };
     }
 
+    /// Makes of a draft of the reply entry that of the forward entry.
+    #[inline(always)]
+    pub fn turn(self, server: &Server, ports: u32, ethernet: &[u32; 3]) {
+        let at = self.at.as_ptr();
+        // SAFETY: writable (`new`).
+        unsafe {
+            (*at).source = server.source;
+            (*at).destination = server.address;
+            (*at).ports = ports;
+            (*at).ethernet = *ethernet;
+            (*at).state = 0;
+        }
+    }
+
     /// Notes that the entry was used.
     #[inline(always)]
     pub fn touch(self, last_seen: u32, state: u32) {

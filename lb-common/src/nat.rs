@@ -235,14 +235,9 @@ pub fn open<M: Maps, F: Frame>(
     let mut reply =
         FlowKey { source: server.address, destination: server.source, ports: 0, kind: key.kind };
     let ports = allocate(maps, hash, &mut reply, draft.entry())?;
-    draft.write(NatEntry {
-        source: server.source,
-        destination: server.address,
-        ports,
-        ethernet: macs,
-        state: 0,
-        ..*draft.entry()
-    });
+    // Read again: it waits on no stack meanwhile.
+    let macs = frame_ethernet(frame.packet()).ok_or(Verdict::DropInternal)?;
+    draft.turn(server, ports, &macs);
     match maps.insert_nat(key, draft.entry()) {
         Ok(()) => {
             maps.count(Event::NatInsert);

@@ -7,14 +7,16 @@ use crate::abi::{
     ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC,
     FEATURE_TUNNEL4, FEATURE_TUNNEL6, FlowKey, IFINDEX_LOCAL, KIND_DSR, KIND_NAT,
     LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE,
-    SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, STATE_REPLY, Server, ServerIdKey,
+    SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, Server, ServerIdKey, split_ports,
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
-use crate::find_service::{Service, find_address, find_fragments, find_service};
+use crate::find_service::{
+    Service, find_address, find_fragments, find_frontend, find_service,
+};
 use crate::frame::Frame;
 use crate::icmp::{self, Icmp, IcmpKind, Tell};
-use crate::ip::{Flow, Ip, Odd, V4, V6, ether_type};
+use crate::ip::{Flow, ICMP, ICMP6, Ip, Odd, V4, V6, ether_type};
 use crate::maps::{Maps, NatSlot};
 use crate::mss::{self, Segment};
 use crate::nat::{self, Known};
@@ -68,64 +70,231 @@ pub struct Sent {
 
 impl Sent {
     /// `row` of a reply.
-    pub const TO_CLIENT: u32 = u32::MAX;
+    pub const TO_CLIENT: u32 = (1 << 21) - 1;
 }
+
+/// Why a packet is not sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It ends here.
+    Verdict(Verdict),
+    /// Its sender is to be told why.
+    Tell(Tell),
+}
+
+impl From<Verdict> for Stop {
+    #[inline(always)]
+    fn from(verdict: Verdict) -> Self {
+        Self::Verdict(verdict)
+    }
+}
+
+/// The end of a part of the path in one word, as global functions return no more.
+///
+/// | bits | |
+/// | --- | --- |
+/// | 0–27 | interface, the last two being [`IFINDEX_LOCAL`] and [`crate::abi::IFINDEX_INGRESS`]; or the verdict; or the MTU to tell, 0 for "time exceeded" |
+/// | 28–48 | row |
+/// | 49–60 | VLAN id |
+/// | 62 | the sender is to be told |
+/// | 63 | it is a verdict |
+#[inline(always)]
+#[must_use]
+pub fn to_word(end: Result<Sent, Stop>) -> u64 {
+    match end {
+        Ok(sent) => {
+            u64::from(sent.ifindex & IFINDEX_BITS)
+                | u64::from(sent.row) << 28
+                | u64::from(sent.vlan) << 49
+        }
+        Err(Stop::Verdict(verdict)) => verdict_word(verdict),
+        Err(Stop::Tell(Tell::TimeExceeded)) => TELL,
+        Err(Stop::Tell(Tell::TooBig(mtu))) => TELL | u64::from(mtu & IFINDEX_BITS),
+    }
+}
+
+/// [`to_word`] of a verdict.
+#[inline(always)]
+#[must_use]
+pub const fn verdict_word(verdict: Verdict) -> u64 {
+    1 << 63 | verdict as u64
+}
+
+/// Of [`to_word`], at the end of the path, where there is nothing left to tell.
+#[inline(always)]
+pub fn from_word(word: u64) -> Result<Sent, Verdict> {
+    if word >> 63 != 0 {
+        return Err(Verdict::from_number(word as u32 & 0xff));
+    }
+    let ifindex = word as u32 & IFINDEX_BITS;
+    // The kernel counts interfaces from 1; the two at the end are ours.
+    let ours = if ifindex >= IFINDEX_LOCAL & IFINDEX_BITS { !IFINDEX_BITS } else { 0 };
+    Ok(Sent {
+        ifindex: ifindex | ours,
+        row: (word >> 28) as u32 & Sent::TO_CLIENT,
+        vlan: (word >> 49) as u32 & 0xfff,
+    })
+}
+
+const TELL: u64 = 1 << 62;
+const IFINDEX_BITS: u32 = (1 << 28) - 1;
 
 /// Takes a frame that arrived on interface `ingress` through the whole path.
 ///
 /// Counts backends and events; the caller counts the verdict, [`Verdict::NatReply`] included. A
 /// verdict of kind `Send` is an answer to the sender, which leaves where the packet came.
-#[inline(always)]
 pub fn run<M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> Result<Sent, Verdict> {
-    let tag = vlan::pop(frame)?;
+    from_word(run_by(frame, ingress, |part, frame, argument| match part {
+        Part::Balance4 => balance::<V4, M, F>(maps, frame, argument),
+        Part::Balance6 => balance::<V6, M, F>(maps, frame, argument),
+        Part::Ping4 => ping::<V4, M, F>(maps, frame),
+        Part::Ping6 => ping::<V6, M, F>(maps, frame),
+        Part::Quoted4 => quoted::<V4, M, F>(maps, frame),
+        Part::Quoted6 => quoted::<V6, M, F>(maps, frame),
+        Part::Tell4 => tell::<V4, M, F>(maps, frame, argument),
+        Part::Tell6 => tell::<V6, M, F>(maps, frame, argument),
+    }))
+}
+
+/// The parts of the path that the program runs as global functions: each is verified by itself,
+/// once, and has the stack to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// [`balance`] of IPv4; its argument is [`Arrival::word`].
+    Balance4,
+    /// The same of IPv6.
+    Balance6,
+    /// [`ping`] of IPv4.
+    Ping4,
+    /// The same of IPv6.
+    Ping6,
+    /// [`quoted`] of IPv4.
+    Quoted4,
+    /// The same of IPv6.
+    Quoted6,
+    /// [`tell`] of IPv4; its argument is the end of the part before.
+    Tell4,
+    /// The same of IPv6.
+    Tell6,
+}
+
+/// [`run`] with its parts given, in words ([`to_word`]).
+///
+/// Verifier: words from end to end, as the compiler keeps the unused half of a `Result` in a
+/// register that it never wrote ("R0 !read_ok").
+#[inline(always)]
+pub fn run_by<F: Frame>(
+    frame: &mut F,
+    ingress: u32,
+    part: impl Fn(Part, &mut F, u64) -> u64,
+) -> u64 {
+    let tag = match vlan::pop(frame) {
+        Ok(tag) => tag,
+        Err(verdict) => return verdict_word(verdict),
+    };
     let arrival = Arrival { ifindex: ingress, vlan: vlan::id(tag) };
-    let result = by_family(maps, frame, arrival);
-    let leaves_with = match result {
-        // What stays here, or goes back to its sender, is tagged as it came.
+    let mut end = match which(frame.packet()) {
+        Ok(which) => {
+            let end = part(which, frame, arrival.word());
+            let is_v4 = matches!(which, Part::Balance4 | Part::Quoted4);
+            match end & TELL {
+                0 => end,
+                _ if is_v4 => part(Part::Tell4, frame, end),
+                _ => part(Part::Tell6, frame, end),
+            }
+        }
+        Err(verdict) => verdict_word(verdict),
+    };
+    if vlan::push(frame, leaves_with(end, tag)).is_none() {
+        end = verdict_word(Verdict::DropInternal);
+    }
+    end
+}
+
+/// The tag a frame leaves with. What stays here, or goes back to its sender, is tagged as it came.
+#[inline(always)]
+fn leaves_with(end: u64, tag: u32) -> u32 {
+    match from_word(end) {
         Ok(Sent { ifindex: IFINDEX_LOCAL, .. }) => tag,
         Ok(sent) => vlan::tag(sent.vlan),
         Err(verdict) if matches!(verdict.kind(), Kind::Drop) => 0,
         Err(_) => tag,
-    };
-    vlan::push(frame, leaves_with).ok_or(Verdict::DropInternal)?;
-    result
+    }
 }
 
 #[inline(always)]
-fn by_family<M: Maps, F: Frame>(
-    maps: &M,
-    frame: &mut F,
-    arrival: Arrival,
-) -> Result<Sent, Verdict> {
-    let Some(head) = frame.packet().head::<14>() else { return Err(Verdict::PassBadHeader) };
+fn which(packet: Packet<'_>) -> Result<Part, Verdict> {
+    let Some(head) = packet.head::<14>() else { return Err(Verdict::PassBadHeader) };
     match head.be16::<12>() {
-        ether_type::IPV4 => balance::<V4, M, F>(maps, frame, arrival),
-        ether_type::IPV6 => balance::<V6, M, F>(maps, frame, arrival),
+        ether_type::IPV4 => {
+            let Some(head) = packet.head::<34>() else { return Err(Verdict::PassBadHeader) };
+            if head.u8::<23>() != ICMP {
+                return Ok(Part::Balance4);
+            }
+            let is_error = matches!(icmp::kind::<V4>(packet), IcmpKind::Error);
+            Ok(if is_error { Part::Quoted4 } else { Part::Ping4 })
+        }
+        ether_type::IPV6 => {
+            let Some(head) = packet.head::<54>() else { return Err(Verdict::PassBadHeader) };
+            if head.u8::<20>() != ICMP6 {
+                return Ok(Part::Balance6);
+            }
+            let is_error = matches!(icmp::kind::<V6>(packet), IcmpKind::Error);
+            Ok(if is_error { Part::Quoted6 } else { Part::Ping6 })
+        }
         _ => Err(Verdict::PassNotIp),
     }
 }
 
-/// All of one family. A function of its own in the program: the stack of one family is enough.
-#[inline(never)]
-fn balance<I: Family, M: Maps, F: Frame>(
+/// All but ICMP, of one family.
+#[inline(always)]
+pub fn balance<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F, arrival: u64) -> u64 {
+    to_word(balanced::<I, M, F>(maps, frame, Arrival::from_word(arrival)))
+}
+
+/// Pings of one family, and all other ICMP that is no error.
+#[inline(always)]
+pub fn ping<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> u64 {
+    verdict_word(answer::<I, M, F>(maps, frame))
+}
+
+/// ICMP errors of one family.
+#[inline(always)]
+pub fn quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> u64 {
+    to_word(follow_quoted::<I, M, F>(maps, frame))
+}
+
+/// Tells a packet's sender why it is not sent on.
+#[inline(always)]
+pub fn tell<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F, end: u64) -> u64 {
+    let tell = match end as u32 & IFINDEX_BITS {
+        0 => Tell::TimeExceeded,
+        mtu => Tell::TooBig(mtu),
+    };
+    verdict_word(icmp::tell::<I, M, F>(maps, frame, tell))
+}
+
+#[inline(always)]
+fn balanced<I: Family, M: Maps, F: Frame>(
     maps: &M,
     frame: &mut F,
     arrival: Arrival,
-) -> Result<Sent, Verdict> {
+) -> Result<Sent, Stop> {
     let mut flow = Flow::NONE;
     let bytes = frame.packet().len() as u64;
     let service = match I::decode(frame.packet(), &mut flow) {
         Ok(()) => find_service::<I, M>(maps, &flow),
-        Err(Odd::Unaddressed) => return Err(Verdict::PassBadHeader),
-        Err(Odd::Verdict(verdict)) => return Err(if_vip::<I, M>(maps, &flow, verdict)),
-        Err(Odd::Icmp) => return control::<I, M, F>(maps, frame, &flow),
+        Err(Odd::Unaddressed) => return Err(Verdict::PassBadHeader.into()),
+        Err(Odd::Verdict(verdict)) => return Err(if_vip::<I, M>(maps, &flow, verdict).into()),
+        // ICMP never comes here.
+        Err(Odd::Icmp) => return Err(Verdict::DropInternal.into()),
         Err(Odd::Fragment) => {
             flow.tcp_flags = Flow::ASIDE;
             let service = find_fragments::<I, M>(maps, &flow.key);
             // NAT would need its ports.
             let service = service.filter(|service| !service.is(SERVICE_NAT));
             if service.is_none() {
-                return Err(if_vip::<I, M>(maps, &flow, Verdict::DropFragment));
+                return Err(if_vip::<I, M>(maps, &flow, Verdict::DropFragment).into());
             }
             service
         }
@@ -148,7 +317,7 @@ fn serve<I: Family, M: Maps, F: Frame>(
     service: &Service,
     flow: &mut Flow,
     arrival: Arrival,
-) -> Result<Option<Sent>, Verdict> {
+) -> Result<Option<Sent>, Stop> {
     let features = maps.settings().features;
     if features & FEATURE_FILTERS != 0 && service.is(SERVICE_ALLOW | SERVICE_BLOCK | SERVICE_RATE) {
         filter::check(maps, service, flow)?;
@@ -175,9 +344,7 @@ fn serve<I: Family, M: Maps, F: Frame>(
     };
     let word = maps.word(row).ok_or(Verdict::DropInternal)?;
     let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
-    if let Some(verdict) = obstacle::<I, M, F>(maps, frame, server, flow.length) {
-        return Err(verdict);
-    }
+    obstacle::<I, F>(frame, server, flow.length)?;
     if features & FEATURE_NAT != 0 && server.kind == KIND_NAT {
         if let Some(hash) = to_open
             && !nat::close_void(maps, flow)
@@ -185,7 +352,8 @@ fn serve<I: Family, M: Maps, F: Frame>(
             nat::open(maps, frame, flow, hash, row, arrival.word())?;
         }
         let slot = maps.nat(&flow.key).ok_or(Verdict::DropInternal)?;
-        return nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival).map(Some);
+        let sent = nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival)?;
+        return Ok(Some(sent));
     }
     if flow.is_syn() {
         maps.count_new(row);
@@ -200,29 +368,24 @@ fn serve<I: Family, M: Maps, F: Frame>(
 }
 
 /// What keeps a packet from a server: no known way, no hops left, too little room. Its sender is
-/// told of the last two.
+/// to be told of the last two.
 #[inline(always)]
-fn obstacle<I: Family, M: Maps, F: Frame>(
-    maps: &M,
-    frame: &mut F,
-    server: &Server,
-    length: u32,
-) -> Option<Verdict> {
+fn obstacle<I: Family, F: Frame>(frame: &mut F, server: &Server, length: u32) -> Result<(), Stop> {
     if server.ifindex == 0 {
-        return Some(Verdict::DropNoNextHop);
+        return Err(Verdict::DropNoNextHop.into());
     }
     if server.ifindex == IFINDEX_LOCAL {
-        return None;
+        return Ok(());
     }
-    let needs = length + overhead(server.kind);
     // `dsr` is no router.
-    let last_hop = server.kind != KIND_DSR && I::hops(frame.packet()).is_none_or(|hops| hops <= 1);
-    if !last_hop && needs <= server.mtu {
-        return None;
+    if server.kind != KIND_DSR && I::hops(frame.packet()).is_none_or(|hops| hops <= 1) {
+        return Err(Stop::Tell(Tell::TimeExceeded));
     }
-    let fits = server.mtu.saturating_sub(overhead(server.kind));
-    let tell = if last_hop { Tell::TimeExceeded } else { Tell::TooBig(fits) };
-    Some(icmp::tell::<I, M, F>(maps, frame, tell))
+    let added = overhead(server.kind);
+    if length + added <= server.mtu {
+        return Ok(());
+    }
+    Err(Stop::Tell(Tell::TooBig(server.mtu.saturating_sub(added).max(I::LEAST_MTU))))
 }
 
 /// Makes a packet one that a server without NAT takes.
@@ -328,65 +491,64 @@ pub fn flow_hash<I: Ip>(seed: u64, service: &Service, key: &FlowKey) -> u64 {
     I::hash(seed, &FlowKey { destination, ports: 0, kind: I::FAMILY << 16, ..*key })
 }
 
-/// ICMP to one of our addresses: pings of a VIP are answered, errors follow the flow they quote.
-#[inline(never)]
-fn control<I: Family, M: Maps, F: Frame>(
-    maps: &M,
-    frame: &mut F,
-    outer: &Flow,
-) -> Result<Sent, Verdict> {
-    let address = find_address::<I, M>(maps, &outer.key.destination);
-    if address == 0 {
-        return Err(Verdict::PassNotVip);
+/// Answers a ping of a VIP; what else is no error is the kernel's.
+#[inline(always)]
+fn answer<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Verdict {
+    let mut flow = Flow::NONE;
+    match I::decode(frame.packet(), &mut flow) {
+        Err(Odd::Icmp) => {}
+        Err(Odd::Verdict(verdict)) => return if_vip::<I, M>(maps, &flow, verdict),
+        Ok(()) | Err(Odd::Unaddressed | Odd::Fragment) => return Verdict::PassBadHeader,
     }
-    match icmp::kind::<I>(frame.packet()) {
-        IcmpKind::EchoRequest if address & ADDRESS_VIP != 0 => {
-            let filters = maps.settings().features & FEATURE_FILTERS != 0;
-            if filters && maps.listed(LIST_BLOCK, I::FAMILY, &outer.key.source) {
-                return Err(Verdict::DropBlocked);
-            }
-            let answered = icmp::echo_reply::<I>(frame.packet());
-            Err(answered.map_or(Verdict::PassNoService, |()| Verdict::EchoReply))
-        }
-        IcmpKind::Error => follow_quoted::<I, M, F>(maps, frame, address),
-        _ => Err(if address & ADDRESS_VIP != 0 {
-            Verdict::PassNoService
-        } else {
-            Verdict::PassNotVip
-        }),
+    let verdict = if_vip::<I, M>(maps, &flow, Verdict::PassNoService);
+    let is_echo = matches!(icmp::kind::<I>(frame.packet()), IcmpKind::EchoRequest);
+    if verdict != Verdict::PassNoService || !is_echo {
+        return verdict;
     }
+    let filters = maps.settings().features & FEATURE_FILTERS != 0;
+    if filters && maps.listed(LIST_BLOCK, I::FAMILY, &flow.key.source) {
+        return Verdict::DropBlocked;
+    }
+    let answered = icmp::echo_reply::<I>(frame.packet());
+    answered.map_or(Verdict::PassNoService, |()| Verdict::EchoReply)
 }
 
 /// Sends an ICMP error where the flow goes, or comes from, that it quotes.
 #[inline(always)]
-fn follow_quoted<I: Family, M: Maps, F: Frame>(
-    maps: &M,
-    frame: &mut F,
-    address: u32,
-) -> Result<Sent, Verdict> {
-    let is_vip = address & ADDRESS_VIP != 0;
-    let unknown = if is_vip { Verdict::DropIcmpNoFlow } else { Verdict::PassNotVip };
-    let flow = icmp::quoted::<I>(frame.packet()).ok_or(unknown)?;
+fn follow_quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Result<Sent, Stop> {
+    let mut flow = Flow::NONE;
+    match I::decode(frame.packet(), &mut flow) {
+        Err(Odd::Icmp) => {}
+        Err(Odd::Verdict(verdict)) => return Err(if_vip::<I, M>(maps, &flow, verdict).into()),
+        _ => return Err(Verdict::PassBadHeader.into()),
+    }
+    let address = find_address::<I, M>(maps, &flow.key.destination);
+    let unknown = match address & (ADDRESS_VIP | ADDRESS_NAT) {
+        0 => return Err(Verdict::PassNotVip.into()),
+        ADDRESS_NAT => Verdict::PassNotVip,
+        _ => Verdict::DropIcmpNoFlow,
+    };
+    flow = icmp::quoted::<I>(frame.packet()).ok_or(unknown)?;
     let bytes = frame.packet().len() as u64;
-    if maps.settings().features & FEATURE_NAT != 0
-        && let Some(slot) = maps.nat(&flow.key)
-    {
-        maps.count(Event::Quoted);
+    if maps.settings().features & FEATURE_NAT != 0 {
         maps.count(Event::NatLookup);
-        let sent = nat::error::<I, M>(maps, frame.packet(), slot)?;
-        if slot.entry().state & STATE_REPLY == 0 {
-            maps.count_sent(sent.row, bytes);
+        if let Some(slot) = maps.nat(&flow.key) {
+            maps.count(Event::Quoted);
+            let sent = nat::error::<I, M>(maps, frame.packet(), slot)?;
+            if sent.row != Sent::TO_CLIENT {
+                maps.count_sent(sent.row, bytes);
+            }
+            return Ok(sent);
         }
-        return Ok(sent);
     }
     let service = find_service::<I, M>(maps, &flow).ok_or(unknown)?;
-    let Choice::Direct(picked, hash) = choose::<I, M>(maps, &service, &flow)? else {
-        return Err(unknown);
-    };
+    let hash = flow_hash::<I>(maps.settings().seed, &service, &flow.key);
+    let picked = pick(maps, &service, &flow, hash)?;
     let server = maps.server(picked.word.server()).ok_or(Verdict::DropInternal)?;
-    if let Some(verdict) = obstacle::<I, M, F>(maps, frame, server, flow.length) {
-        return Err(verdict);
+    if server.kind == KIND_NAT {
+        return Err(unknown.into());
     }
+    obstacle::<I, F>(frame, server, flow.length)?;
     hand_over::<I, M, F>(maps, frame, server, hash)?;
     maps.count(Event::Quoted);
     maps.count_sent(picked.row, bytes);
@@ -398,7 +560,7 @@ fn not_for_a_service<I: Family, M: Maps, F: Frame>(
     maps: &M,
     frame: &mut F,
     flow: &Flow,
-) -> Result<Sent, Verdict> {
+) -> Result<Sent, Stop> {
     let address = find_address::<I, M>(maps, &flow.key.destination);
     if address & ADDRESS_NAT != 0
         && maps.settings().features & FEATURE_NAT != 0
@@ -408,7 +570,7 @@ fn not_for_a_service<I: Family, M: Maps, F: Frame>(
         return reply::<I, M, F>(maps, frame, slot, flow);
     }
     let is_vip = address & ADDRESS_VIP != 0;
-    Err(if is_vip { Verdict::PassNoService } else { Verdict::PassNotVip })
+    Err(if is_vip { Verdict::PassNoService } else { Verdict::PassNotVip }.into())
 }
 
 /// Sends a backend's packet to its client.
@@ -418,17 +580,18 @@ fn reply<I: Family, M: Maps, F: Frame>(
     frame: &mut F,
     slot: NatSlot<'_>,
     flow: &Flow,
-) -> Result<Sent, Verdict> {
-    let last_hop = I::hops(frame.packet()).is_none_or(|hops| hops <= 1);
+) -> Result<Sent, Stop> {
+    if I::hops(frame.packet()).is_none_or(|hops| hops <= 1) {
+        return Err(Stop::Tell(Tell::TimeExceeded));
+    }
     let mtu = maps.settings().client_mtu;
-    if last_hop || flow.length > mtu {
-        let tell = if last_hop { Tell::TimeExceeded } else { Tell::TooBig(mtu) };
-        return Err(icmp::tell::<I, M, F>(maps, frame, tell));
+    if flow.length > mtu {
+        return Err(Stop::Tell(Tell::TooBig(mtu)));
     }
     if flow.is_tcp() && flow.begins() {
         clamp_reply::<I, M>(maps, frame.packet(), slot, flow);
     }
-    nat::back::<I, M>(maps, frame.packet(), slot, flow)
+    Ok(nat::back::<I, M>(maps, frame.packet(), slot, flow)?)
 }
 
 /// Clamps the segment size that a backend announces, if its service wants it.
@@ -440,8 +603,9 @@ fn clamp_reply<I: Family, M: Maps>(
     flow: &Flow,
 ) {
     let entry = slot.entry();
-    let key = FlowKey { destination: entry.source, ports: entry.ports.rotate_left(16), ..flow.key };
-    let Some(service) = find_service::<I, M>(maps, &Flow { key, ..*flow }) else { return };
+    let (vip_port, _) = split_ports(entry.ports);
+    let service = find_frontend::<I, M>(maps, &entry.source, vip_port, flow.protocol());
+    let Some(service) = service else { return };
     if service.is(SERVICE_MSS) && mss::clamp::<I>(packet, service.mss as u16) {
         maps.count(Event::MssClamped);
     }

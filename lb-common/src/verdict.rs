@@ -42,6 +42,16 @@ macro_rules! counters {
                 match self { $(Self::$verdict => $verdict_name,)* }
             }
 
+            /// The verdict of a counter; the last one for what is none.
+            #[inline(always)]
+            #[must_use]
+            pub const fn from_number(number: u32) -> Self {
+                const LAST: u32 = Verdict::ALL.len() as u32 - 1;
+                let number = if number > LAST { LAST } else { number };
+                // SAFETY: the variants are numbered from 0 without gaps, up to `LAST`.
+                unsafe { core::mem::transmute::<u32, Self>(number) }
+            }
+
             /// Sent, passed or dropped.
             #[inline(always)]
             #[must_use]

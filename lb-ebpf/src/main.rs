@@ -7,16 +7,16 @@
 
 mod frame;
 mod maps;
+mod parts;
 mod send;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use lb_common::path;
+use lb_common::path::{self, Part};
 use lb_common::verdict::Verdict;
 
 use crate::frame::XdpFrame;
-use crate::maps::KernelMaps;
 
 /// Runs for every frame an interface receives.
 #[xdp]
@@ -24,7 +24,17 @@ use crate::maps::KernelMaps;
 pub(crate) fn holdfast(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame(ctx.ctx);
     let ingress = frame.ingress();
-    match path::run(&KernelMaps, &mut frame, ingress) {
+    let end = path::run_by(&mut frame, ingress, |part, frame, argument| match part {
+        Part::Balance4 => parts::balance4(frame.0, argument),
+        Part::Balance6 => parts::balance6(frame.0, argument),
+        Part::Ping4 => parts::ping4(frame.0),
+        Part::Ping6 => parts::ping6(frame.0),
+        Part::Quoted4 => parts::quoted4(frame.0),
+        Part::Quoted6 => parts::quoted6(frame.0),
+        Part::Tell4 => parts::tell4(frame.0, argument),
+        Part::Tell6 => parts::tell6(frame.0, argument),
+    });
+    match path::from_word(end) {
         Ok(sent) => send::send(sent, ingress),
         Err(verdict) => {
             maps::count_verdict(verdict);

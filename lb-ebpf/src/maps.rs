@@ -229,7 +229,7 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn walk(&self, table: u64, service: u32, hash: u64) -> u64 {
-        holdfast_walk(table, service, hash)
+        crate::parts::walk(table, service, hash)
     }
 
     #[inline(always)]
@@ -267,14 +267,6 @@ impl Maps for KernelMaps {
     }
 }
 
-/// The walk, for all that need it. Verifier: global, so that it is checked once; followed from
-/// every caller, "BPF program is too large. Processed 1000001 insn".
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn holdfast_walk(table: u64, service: u32, hash: u64) -> u64 {
-    lb_common::pick::walk(&KernelMaps, table, service, hash).0
-}
-
 /// Sends the frame out of an interface that the daemon lists; whether it does.
 #[inline(always)]
 pub(crate) fn redirect(ifindex: u32) -> Option<u32> {
@@ -295,8 +287,8 @@ pub(crate) fn count_verdict(verdict: Verdict) {
     count_at(verdict as u32);
 }
 
-/// Logs a dropped frame, if asked to at load.
-#[inline(always)]
+/// Logs a dropped frame, if asked to at load. A function of its own: its stack is not the path's.
+#[inline(never)]
 pub(crate) fn log_drop(ctx: &XdpContext, verdict: Verdict) {
     if LOG_DROPS.load() != 0 {
         aya_log_ebpf::warn!(ctx, "dropped: {}", verdict.name());

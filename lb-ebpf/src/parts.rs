@@ -1,0 +1,39 @@
+//! The parts of the path as global functions: the verifier checks each by itself, once, whoever
+//! calls it, and none adds to another's stack but the one that calls it. All of it in one function
+//! is "BPF program is too large. Processed 1000001 insn".
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::ip::{V4, V6};
+use lb_common::path;
+use lb_common::pick;
+
+use crate::frame::XdpFrame;
+use crate::maps::KernelMaps;
+
+macro_rules! parts {
+    ($($name:ident = $symbol:literal: $part:ident::<$family:ident>($($argument:ident)?);)*) => {$(
+        #[unsafe(export_name = $symbol)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $name(ctx: *mut xdp_md $(, $argument: u64)?) -> u64 {
+            path::$part::<$family, _, _>(&KernelMaps, &mut XdpFrame(ctx) $(, $argument)?)
+        }
+    )*};
+}
+
+parts! {
+    balance4 = "holdfast_balance4": balance::<V4>(arrival);
+    balance6 = "holdfast_balance6": balance::<V6>(arrival);
+    ping4 = "holdfast_ping4": ping::<V4>();
+    ping6 = "holdfast_ping6": ping::<V6>();
+    quoted4 = "holdfast_quoted4": quoted::<V4>();
+    quoted6 = "holdfast_quoted6": quoted::<V6>();
+    tell4 = "holdfast_tell4": tell::<V4>(end);
+    tell6 = "holdfast_tell6": tell::<V6>(end);
+}
+
+/// [`pick::walk`], for all that need it.
+#[unsafe(export_name = "holdfast_walk")]
+#[inline(never)]
+pub(crate) extern "C" fn walk(table: u64, service: u32, hash: u64) -> u64 {
+    pick::walk(&KernelMaps, table, service, hash).0
+}
