@@ -4,10 +4,10 @@
 //! under `lb explain`, and in the tests, on the same bytes.
 
 use crate::abi::{
-    ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC,
-    FEATURE_TUNNEL4, FEATURE_TUNNEL6, FlowKey, IFINDEX_LOCAL, KIND_DSR, KIND_NAT,
-    LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE,
-    SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, STATE_REPLY, Server, ServerIdKey,
+    ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FEATURE_TUNNEL4,
+    FEATURE_TUNNEL6, FlowKey, IFINDEX_LOCAL, KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW,
+    SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT,
+    SERVICE_QUIC, SERVICE_RATE, STATE_REPLY, Server, ServerIdKey,
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
@@ -433,12 +433,7 @@ fn reply<I: Family, M: Maps, F: Frame>(
 
 /// Clamps the segment size that a backend announces, if its service wants it.
 #[inline(never)]
-fn clamp_reply<I: Family, M: Maps>(
-    maps: &M,
-    packet: Packet<'_>,
-    slot: NatSlot<'_>,
-    flow: &Flow,
-) {
+fn clamp_reply<I: Family, M: Maps>(maps: &M, packet: Packet<'_>, slot: NatSlot<'_>, flow: &Flow) {
     let entry = slot.entry();
     let key = FlowKey { destination: entry.source, ports: entry.ports.rotate_left(16), ..flow.key };
     let Some(service) = find_service::<I, M>(maps, &Flow { key, ..*flow }) else { return };
