@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use lb_common::abi::ServiceRecord;
 
 use super::backend::{Backend, Drain, NewBackend};
 use super::health::{HealthSnapshot, HealthState};
-use super::servers::{Servers, address_key};
-use super::service::{Running, is_probed, key_of};
+use super::servers::Servers;
+use super::service::{Running, is_probed};
 use super::sweep::{FlowsFound, NatFound, Swept};
 use super::tables::{Arena, Discarded, Need};
-use crate::config::model::{self, Config, Mode};
+use crate::config::model::{self, Config, HashPolicy, Mode};
+use crate::dataplane::frontends::{Listener, Plan};
 use crate::dataplane::maps::LiveMaps;
-use crate::dataplane::services::Key;
 use crate::net::{HopProblem, NextHop, Resolver};
 use crate::probe::{ProbeEvent, Prober};
 
@@ -88,27 +89,23 @@ impl Node {
             .drain(..)
             .partition(|running| wanted.services.iter().any(|service| continues(running, service)));
         self.services = kept;
-        // Records of frontends that move to another service are its to change, in place.
-        let listening: Vec<Key> =
-            wanted.services.iter().flat_map(|s| s.listen.iter().map(key_of)).collect();
-        for running in &mut self.services {
-            let own = wanted.services.iter().find(|s| continues(running, s));
-            let own: Vec<Key> = own.iter().flat_map(|s| s.listen.iter().map(key_of)).collect();
-            running.tables.forget(|key| listening.contains(key) && !own.contains(key));
-        }
         for service in &wanted.services {
             match self.services.iter().position(|r| continues(r, service)) {
                 Some(at) => self.change(at, service, drains, now)?,
                 None => self.add(service, drains, first, now)?,
             }
         }
-        for running in gone {
-            running.backends.iter().for_each(|b| self.prober.remove(b.probe));
-            let discarded = running.tables.remove(&mut self.arena, &listening)?;
-            self.discarded.extend(discarded);
-        }
         let order = |r: &Running| wanted.services.iter().position(|s| s.name == r.config.name);
         self.services.sort_by_key(order);
+        let none: ServiceRecord = bytemuck::Zeroable::zeroed();
+        let record = |service: usize| self.services.get(service).map(|r| r.tables.record());
+        let records = plan_of(wanted).wanted(|service| record(service).unwrap_or(none));
+        self.arena.records.sync(&records)?;
+        for running in gone {
+            running.backends.iter().for_each(|b| self.prober.remove(b.probe));
+            let discarded = running.tables.remove(&mut self.arena)?;
+            self.discarded.extend(discarded);
+        }
         self.by_probe = self.services.iter().flat_map(probes_of).collect();
         self.config = wanted.clone();
         self.mark_addresses()
@@ -175,9 +172,9 @@ impl Node {
     }
 
     /// A grace period has passed since [`Self::take_resting`].
-    pub fn rested(&mut self, resting: Resting) {
-        self.arena.records.rested(&resting.places);
+    pub fn rested(&mut self, resting: Resting) -> Result<()> {
         self.arena.give_back(resting.discarded);
+        self.arena.records.rested(&resting.places)
     }
 
     /// What a sweep of recorded flows must know, by service number, if one is needed.
@@ -370,14 +367,12 @@ impl Node {
             });
         }
         self.arena.check_room(&needs)?;
-        let frontends = wanted.services.iter().flat_map(|s| s.listen.iter());
-        let keys = frontends.flat_map(|f| [key_of(f), address_key(f.vip.address)]);
-        self.arena.records.check_room(keys)
+        let plan = plan_of(wanted);
+        self.arena.records.check_room(plan.keys(), plan.prefixes())
     }
 
     fn mark_addresses(&mut self) -> Result<()> {
-        let vips = self.config.services.iter().flat_map(|s| s.listen.iter().map(|f| f.vip.address));
-        self.servers.mark_addresses(&mut self.arena.records, &vips.collect())
+        self.arena.records.set_nat_addresses(&self.servers.nat_sources())
     }
 
     /// Forgets servers that no backend, running or retired, has any more.
@@ -393,6 +388,19 @@ impl Node {
             self.resolver.remove(server);
         }
     }
+}
+
+/// The records of all frontends.
+fn plan_of(config: &Config) -> Plan {
+    let services = config.services.iter().enumerate();
+    let listeners = services.flat_map(|(at, service)| {
+        service.listen.iter().map(move |frontend| Listener {
+            frontend: *frontend,
+            service: at,
+            keeps_fragments: service.hash != HashPolicy::Flow,
+        })
+    });
+    Plan::of(&listeners.collect::<Vec<_>>())
 }
 
 /// Whether a service can become what is wanted in place.

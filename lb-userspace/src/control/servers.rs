@@ -8,17 +8,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use bytemuck::Zeroable;
-use lb_common::abi::{
-    ADDRESS_NAT, ADDRESS_VIP, KIND_DSR, KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6, KIND_NAT,
-    Server, ServiceRecord, Table,
-};
+use lb_common::abi::{KIND_DSR, KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6, KIND_NAT, Server};
 
 use crate::config::model::Prefix;
 use crate::config::model::{Mode, Node};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::regions::Regions;
-use crate::dataplane::services::{Key, ServiceTable, address};
+use crate::dataplane::services::address;
 use crate::net::{HopProblem, NextHop, Remote};
 
 /// All servers of the node.
@@ -32,8 +28,6 @@ pub struct Servers {
     nat_addresses: Vec<IpAddr>,
     /// Configured sources of tunnels.
     tunnel_sources: Vec<Prefix>,
-    /// `ADDRESS_*` bits written for each address.
-    addresses: HashMap<IpAddr, u32>,
 }
 
 /// An address reached in one way.
@@ -60,7 +54,6 @@ impl Servers {
             ids: Regions::new(maps.servers.len()),
             nat_addresses: node.nat_addresses.clone(),
             tunnel_sources: node.tunnel_sources.clone(),
-            addresses: HashMap::new(),
             maps,
         }
     }
@@ -145,37 +138,16 @@ impl Servers {
         gone
     }
 
-    /// Tells the program which addresses are VIPs, and from which NAT may get replies.
-    pub fn mark_addresses(
-        &mut self,
-        records: &mut ServiceTable,
-        vips: &BTreeSet<IpAddr>,
-    ) -> Result<()> {
-        let mut wanted: HashMap<IpAddr, u32> = HashMap::new();
-        for vip in vips {
-            *wanted.entry(*vip).or_default() |= ADDRESS_VIP;
-        }
-        for (server, mode) in self.known.keys().filter(|(_, mode)| *mode == Mode::Nat) {
+    /// The addresses from which NAT may get replies.
+    #[must_use]
+    pub fn nat_sources(&self) -> BTreeSet<IpAddr> {
+        let nat = self.known.keys().filter(|(_, mode)| *mode == Mode::Nat);
+        nat.flat_map(|(server, mode)| {
             let learned = self.hops.get(server).and_then(|hop| hop.source);
-            let sources = [self.configured_source(*server, *mode).map(|p| p.address), learned];
-            for source in sources.into_iter().flatten() {
-                *wanted.entry(source).or_default() |= ADDRESS_NAT;
-            }
-        }
-        for address in self.addresses.keys().copied().collect::<Vec<_>>() {
-            if !wanted.contains_key(&address) {
-                records.remove(address_key(address))?;
-                self.addresses.remove(&address);
-            }
-        }
-        for (address, bits) in wanted {
-            if self.addresses.get(&address) != Some(&bits) {
-                let template = ServiceRecord { flags: bits, ..ServiceRecord::zeroed() };
-                records.put(address_key(address), &template, Table(0))?;
-                self.addresses.insert(address, bits);
-            }
-        }
-        Ok(())
+            [self.configured_source(*server, *mode).map(|p| p.address), learned]
+        })
+        .flatten()
+        .collect()
     }
 
     fn configured_source(&self, server: IpAddr, mode: Mode) -> Option<Prefix> {
@@ -232,9 +204,3 @@ fn entropy(prefix: Prefix) -> u32 {
 }
 
 const NO_SERVERS: &str = "raise `limits.servers` and restart";
-
-/// The key of an address apart from any port.
-#[must_use]
-pub fn address_key(address: IpAddr) -> Key {
-    Key { address, port: 0, protocol: 0 }
-}

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytemuck::Zeroable;
 use lb_common::abi::{
-    SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC,
-    SERVICE_RATE, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_TRACK, SERVICE_UDP_FLOW, ServiceRecord, Word,
+    SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS,
+    SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW, ServiceRecord, Word,
 };
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
@@ -19,7 +19,6 @@ use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, Member, ServiceTables};
 use crate::config::model::{self, HashPolicy, Mode, Probe, Track, UdpPolicy};
 use crate::dataplane::maps::LiveMaps;
-use crate::dataplane::services::Key;
 use crate::dataplane::view::monotonic_seconds;
 
 /// A backend that left the configuration; its row rests until nothing points to it.
@@ -187,11 +186,10 @@ impl Running {
         self.tables.grow(arena, backends)
     }
 
-    /// Makes its frontends those of its configuration.
+    /// Makes what its records say what its configuration says.
     pub fn listen(&mut self, arena: &mut Arena) -> Result<()> {
         self.epoch += 1;
-        self.describe(arena)?;
-        self.tables.listen(arena, &self.keys())
+        self.describe(arena)
     }
 
     /// Whether the block list has entries, from now on.
@@ -206,9 +204,9 @@ impl Running {
         let leaving = self.leaving.iter().map(|(_, mode)| *mode);
         let past = self.retired.iter().map(|r| r.mode).chain(leaving);
         let uses_nat = past.chain([config.mode]).any(|mode| mode == Mode::Nat);
-        let quic = config.quic.map_or(0, |quic| {
-            u32::from(quic.config_id) | u32::from(quic.server_id_length) << 8
-        });
+        let quic = config
+            .quic
+            .map_or(0, |quic| u32::from(quic.config_id) | u32::from(quic.server_id_length) << 8);
         let flags = [
             (uses_nat, SERVICE_NAT),
             (config.hash == HashPolicy::Source, SERVICE_HASH_SOURCE),
@@ -250,8 +248,7 @@ impl Running {
         let is_away = |b: &Backend| b.admission.phase() != Phase::Serving;
         let is_changing = !self.retired.is_empty() || self.tables.has_shadows();
         let is_direct = self.backends.iter().any(|b| b.mode != Mode::Nat) || is_changing;
-        self.exceptions |=
-            is_direct && (is_changing || self.backends.iter().any(is_away));
+        self.exceptions |= is_direct && (is_changing || self.backends.iter().any(is_away));
     }
 
     /// Swaps in the table of the backends there are now. Slots that change are in transition for
@@ -470,8 +467,7 @@ impl Running {
         let is_fewer = self.retired.len() < before;
         // Marks are of slots, so they hold for former rows as well.
         let no_doubt = !self.exceptions;
-        let discarded =
-            if no_doubt { self.tables.shed(in_use) } else { Discarded::default() };
+        let discarded = if no_doubt { self.tables.shed(in_use) } else { Discarded::default() };
         if is_fewer {
             self.describe(arena)?;
         }
@@ -481,12 +477,6 @@ impl Running {
     /// Servers that its retired backends still hold.
     pub fn retired_servers(&self) -> impl Iterator<Item = u32> {
         self.retired.iter().map(|retired| retired.server)
-    }
-
-    /// The keys of its frontends in the service table.
-    #[must_use]
-    pub fn keys(&self) -> Vec<Key> {
-        self.config.listen.iter().map(key_of).collect()
     }
 
     /// Backends that take new flows.
@@ -526,16 +516,6 @@ impl Running {
 
 /// Between two steps of a slow start.
 const GROWTH: Duration = Duration::from_millis(200);
-
-/// A frontend's key in the service table.
-#[must_use]
-pub fn key_of(frontend: &model::Frontend) -> Key {
-    let protocol = match frontend.protocol {
-        model::Protocol::Tcp => 6,
-        model::Protocol::Udp => 17,
-    };
-    Key { address: frontend.vip.address, port: frontend.ports.first, protocol }
-}
 
 /// Whether a service's backends are probed at all.
 #[must_use]

@@ -17,7 +17,7 @@ use lb_common::maglev::{self, Entry};
 use super::shadows::Shadows;
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::regions::Regions;
-use crate::dataplane::services::{Key, ServiceTable};
+use crate::dataplane::services::ServiceTable;
 
 /// What all services share of the maps.
 #[derive(Debug)]
@@ -163,7 +163,6 @@ pub struct ServiceTables {
     /// Blocks it had before it grew: recorded flows may point there, so words are written to
     /// both.
     former: Vec<(u32, u32)>,
-    records: Vec<Key>,
     /// Slots whose flows may be recorded to go elsewhere (`LOOK`).
     looks: BTreeSet<u32>,
 }
@@ -188,7 +187,6 @@ impl ServiceTables {
             shadows: Shadows::default(),
             blocks: (first, blocks),
             former: Vec::new(),
-            records: Vec::new(),
             looks: BTreeSet::new(),
         })
     }
@@ -401,35 +399,18 @@ impl ServiceTables {
 
     /// Sets what records hold beside key and table: `SERVICE_*` bits and what belongs to them.
     pub fn describe(&mut self, arena: &mut Arena, template: ServiceRecord) -> Result<()> {
-        let template = ServiceRecord { service: self.number, ..template };
-        if template == self.template {
-            return Ok(());
-        }
-        self.template = template;
-        let (template, table) = (self.template, self.table);
-        self.records.iter().try_for_each(|key| arena.records.put(*key, &template, table))
+        self.template = ServiceRecord { service: self.number, ..template };
+        let template = self.template;
+        arena.records.update(self.number, |record| {
+            let ServiceRecord { key, address, table, .. } = *record;
+            *record = ServiceRecord { key, address, table, ..template };
+        })
     }
 
-    /// Makes the service's frontends these: new ones appear, others go.
-    pub fn listen(&mut self, arena: &mut Arena, keys: &[Key]) -> Result<()> {
-        for key in self.records.clone() {
-            if !keys.contains(&key) {
-                arena.records.remove(key)?;
-                self.records.retain(|k| *k != key);
-            }
-        }
-        for &key in keys {
-            arena.records.put(key, &self.template, self.table)?;
-            if !self.records.contains(&key) {
-                self.records.push(key);
-            }
-        }
-        Ok(())
-    }
-
-    /// Leaves records to another service, which will change them in place.
-    pub fn forget(&mut self, taken_over: impl Fn(&Key) -> bool) {
-        self.records.retain(|key| !taken_over(key));
+    /// What its records hold beside their keys.
+    #[must_use]
+    pub fn record(&self) -> ServiceRecord {
+        ServiceRecord { table: self.table.0, ..self.template }
     }
 
     /// Writes a backend's word: one store for each of its rows.
@@ -483,10 +464,8 @@ impl ServiceTables {
         self.point_records(arena, table)
     }
 
-    /// Takes the service out of the maps, but for records that another service has taken over.
-    pub fn remove(mut self, arena: &mut Arena, taken_over: &[Key]) -> Result<Discarded> {
-        self.forget(|key| taken_over.contains(key));
-        self.listen(arena, &[])?;
+    /// Takes the service out of the maps. Its records have gone already.
+    pub fn remove(self, arena: &mut Arena) -> Result<Discarded> {
         // What is recorded to its backends is void from now on.
         for row in self.all_rows() {
             let old = Word(arena.maps.words.get(row).unwrap_or_default());
@@ -522,7 +501,7 @@ impl ServiceTables {
         self.table = table;
         // What was marked or written before is seen by whoever sees the new word.
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
-        self.records.iter().try_for_each(|key| arena.records.set_table(*key, table))
+        arena.records.point(self.number, table)
     }
 }
 

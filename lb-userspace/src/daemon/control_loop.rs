@@ -103,7 +103,7 @@ impl ControlLoop {
                 _ = signals.hangup.recv() => { self.on_hangup(); Ok(()) }
                 Some(request) = requests.recv() => { self.on_request(request); Ok(()) }
                 () = sleep_until(clock) => self.node.on_clock(),
-                resting = finished(&mut self.grace) => resting.map(|r| self.node.rested(r)),
+                resting = finished(&mut self.grace) => resting.and_then(|r| self.node.rested(r)),
                 swept = finished(&mut self.sweep) => self.on_swept(swept),
                 () = sleep_until(self.sweep_at), if self.sweep.is_none() => {
                     self.begin_sweep();

@@ -42,7 +42,8 @@ async fn serve(options: &DecapOptions, mut show: impl FnMut(&Decap)) -> Result<(
     let mut interrupt = take(SignalKind::interrupt())?;
     let mut asked = take(SignalKind::user_defined1())?;
 
-    let link = net::link_by_name(&options.interface).await?;
+    let links = net::devices(std::slice::from_ref(&options.interface)).await?;
+    let link = links.into_iter().next().context("no such interface")?;
     let mut program = Decapsulator::load(&options.from, options.gue_port)?;
     let attached = Attached::new(program.program()?, &link.name, link.ifindex, options.xdp)?;
     let from: Vec<String> = options.from.iter().map(Prefix::to_string).collect();

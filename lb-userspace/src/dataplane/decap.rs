@@ -52,6 +52,7 @@ impl Decapsulator {
         // Only now: aya closes the descriptor of a map that is taken, and loading needs it.
         let sources = Entries::<AddressKey, u32>::new(
             data(&mut ebpf, map::SOURCES)?.fd().as_fd().try_clone_to_owned()?,
+            u32::try_from(from.len())?.max(1),
         );
         for prefix in from {
             sources.set(&key(prefix), 1)?;

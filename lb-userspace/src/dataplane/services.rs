@@ -13,11 +13,14 @@
 //!    prefixes before shorter ones, small blocks of ports before large ones. A packet's new
 //!    record comes before everything that it would hide. A prefix itself appears in one store,
 //!    after all its records and before those of the prefixes around it.
-//! 3. **What is not wanted any more** goes, the least specific first, so that nothing it hid shows
-//!    up in between; a prefix goes before its records do. Records of a service that is gone go at
-//!    once, as what they point to will be taken anew. All others wait for a grace period: a packet
-//!    that looked before step 2 for what appeared there must still find what was.
+//! 3. **What is not wanted any more** goes after a grace period, as a packet that looked before
+//!    step 2 for what appeared there must still find what was. The least specific goes first, so
+//!    that nothing it hid shows up in between: of a prefix the records one by one, but if all of
+//!    it goes, first the prefix in one store, and its records after another grace period.
 //! 4. **Lengths** that no record has any more are taken back, then.
+//!
+//! Only records of a service that is gone do not wait, since what they point to will be taken
+//! anew: its packets may for a moment be nobody's, or another's that it hid.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -96,10 +99,6 @@ impl<P: Places> ServiceTable<P> {
         }
         if let Some(vip) = level {
             self.show_prefix(vip, wanted)?;
-        }
-        for vip in self.prefixes.difference(&wanted.prefixes).copied().collect::<Vec<_>>() {
-            self.maps.remove_prefix(&prefix_key(0, vip))?;
-            self.prefixes.remove(&vip);
         }
         self.lengths = alone(wanted).map(|(key, record)| (*key, record.ports)).collect();
         let services: HashSet<u32> = wanted
@@ -194,7 +193,7 @@ impl<P: Places> ServiceTable<P> {
                 continue;
             }
             if flags == 0 {
-                self.remove(key)?;
+                self.erase(key)?;
             } else {
                 self.put(key, ServiceRecord { flags, ..record })?;
             }
@@ -213,10 +212,22 @@ impl<P: Places> ServiceTable<P> {
         let mut gone: Vec<Key> =
             self.leaving.iter().filter(|(_, waited)| **waited).map(|(key, _)| *key).collect();
         gone.sort_by_key(|key| Reverse(key.rank()));
+        let hidden: BTreeSet<Prefix> = gone
+            .iter()
+            .filter(|key| key.is_alone() && self.prefixes.contains(&key.vip))
+            .map(|key| key.vip)
+            .collect();
         for key in gone {
-            self.leaving.remove(&key);
-            self.remove(key)?;
+            if !hidden.contains(&key.vip) {
+                self.leaving.remove(&key);
+                self.remove(key)?;
+            } else if self.prefixes.remove(&key.vip) {
+                self.maps.remove_prefix(&prefix_key(0, key.vip))?;
+            }
         }
+        // Packets may have found the prefix just before it went.
+        let waits = self.leaving.iter_mut().filter(|(key, _)| hidden.contains(&key.vip));
+        waits.for_each(|(_, waited)| *waited = false);
         self.close_lengths()
     }
 
@@ -284,15 +295,20 @@ impl<P: Places> ServiceTable<P> {
         Ok(())
     }
 
-    /// Removes a record; its place rests until [`Self::rested`].
+    /// Removes a record, unless NAT has the address still.
     fn remove(&mut self, key: Key) -> Result<()> {
-        let Some((index, record)) = self.records.remove(&key) else { return Ok(()) };
-        if key.is_alone() && record.flags & ADDRESS_NAT != 0 {
-            // NAT has the address still.
-            let record = ServiceRecord { flags: ADDRESS_NAT, ports: 0, ..record };
-            self.records.insert(key, (index, record));
-            return self.maps.set_record(index, record);
+        match self.records.get(&key) {
+            Some((_, record)) if key.is_alone() && record.flags & ADDRESS_NAT != 0 => {
+                let record = ServiceRecord { flags: ADDRESS_NAT, ports: 0, ..*record };
+                self.put(key, record)
+            }
+            _ => self.erase(key),
         }
+    }
+
+    /// Removes a record; its place rests until [`Self::rested`].
+    fn erase(&mut self, key: Key) -> Result<()> {
+        let Some((index, record)) = self.records.remove(&key) else { return Ok(()) };
         self.resting.insert(index);
         self.maps.set_record(index, ServiceRecord { key: KEY_REMOVED, ..record })
     }

@@ -280,6 +280,9 @@ impl Maps for Memory {
     fn nat(&self, _: &FlowKey) -> Option<NatSlot<'_>> {
         None
     }
+    fn draft(&self) -> Option<NatSlot<'_>> {
+        None
+    }
     fn insert_nat(&self, _: &FlowKey, _: &NatEntry) -> Result<(), NotInserted> {
         Err(NotInserted::Full)
     }

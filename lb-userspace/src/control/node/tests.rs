@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use lb_common::abi::{ADDRESS_NAT, FlowEntry, IFINDEX_LOCAL, FlowKey, Word};
+use lb_common::abi::{ADDRESS_NAT, FlowEntry, FlowKey, IFINDEX_LOCAL, Word};
 use lb_common::find_service::{find_address, find_service};
 use lb_common::ip::{Flow, Ip, V4, ports};
 use lb_common::maps::Maps;
@@ -19,8 +19,8 @@ use crate::control::health::{Failure, FailureKind, LastFailure};
 use crate::dataplane::load::{Loaded, load};
 use crate::dataplane::services::address;
 use crate::dataplane::view::{View, monotonic_seconds};
-use crate::net::testbed::Namespace;
 use crate::net::Remote;
+use crate::net::testbed::Namespace;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
@@ -97,7 +97,7 @@ impl World {
     /// What the loop does between two events: a grace period, and a sweep that found nothing.
     fn rest(&mut self) {
         if let Some(resting) = self.node.take_resting() {
-            self.node.rested(resting);
+            self.node.rested(resting).unwrap();
         }
         self.node.nat_swept(NatFound::default(), Instant::now()).unwrap();
     }
@@ -313,8 +313,7 @@ fn a_hop_that_the_mode_cannot_use_is_a_problem() {
                 mtu: 1500,
             };
             world.node.on_next_hop(server, Ok(NextHop::Remote(hop))).unwrap();
-            let said =
-                world.node.servers.hop(server, mode).unwrap().err().map(|e| e.to_string());
+            let said = world.node.servers.hop(server, mode).unwrap().err().map(|e| e.to_string());
             match expect {
                 None => assert_eq!(said, None),
                 Some(expect) => {

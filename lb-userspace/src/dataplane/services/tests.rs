@@ -14,9 +14,14 @@ fn listener(text: &str, service: usize) -> Listener {
     Listener { frontend: text.parse().unwrap(), service, keeps_fragments: false }
 }
 
-/// Replays what was stored, and asks for every packet after each store. Packets whose answer is
-/// one of `answers` all along must get just that; others one of them.
+/// Replays what was stored, and asks for every packet after each store. Packets that have the
+/// same answer all along must get just that; others one of theirs. Those of a service that goes
+/// may be anybody's.
 fn watch(before: &mut Memory, bed: &Bed, packets: &[Packet], answers: &[&[Listener]]) {
+    let gone = |service: usize| {
+        let mut has = answers.iter().map(|all| all.iter().any(|l| l.service == service));
+        has.any(|has| has) && !answers.iter().all(|all| all.iter().any(|l| l.service == service))
+    };
     let allowed: Vec<Vec<Option<usize>>> = packets
         .iter()
         .map(|packet| answers.iter().map(|listeners| packet.owner(listeners)).collect())
@@ -26,16 +31,16 @@ fn watch(before: &mut Memory, bed: &Bed, packets: &[Packet], answers: &[&[Listen
         for (packet, allowed) in packets.iter().zip(&allowed) {
             let found = before.find(packet);
             assert!(
-                allowed.contains(&found),
+                allowed.contains(&found) || allowed.iter().flatten().any(|s| gone(*s)),
                 "{packet:?} got {found:?}, not one of {allowed:?}, after {store:?}"
             );
         }
     }
 }
 
-/// A grace period passes, and another for what it lets go.
+/// Grace periods pass: for records, for a prefix before its records, and for their places.
 fn rest(table: &mut ServiceTable<&Bed>) {
-    for _ in 0..2 {
+    for _ in 0..3 {
         let places = table.resting();
         table.rested(&places).unwrap();
     }
@@ -43,13 +48,15 @@ fn rest(table: &mut ServiceTable<&Bed>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn no_packet_misses_on_the_way(
         first in listeners(), second in listeners(), third in listeners(), waits: bool,
+        offset in 0usize..7,
     ) {
-        let (bed, packets) = (Bed::new(), packets());
+        let bed = Bed::new();
+        let packets: Vec<Packet> = packets().into_iter().skip(offset).step_by(7).collect();
         let mut table = ServiceTable::new(&bed);
         let mut memory = Memory::new();
         table.sync(&Plan::of(&first).wanted(template)).unwrap();
@@ -81,12 +88,14 @@ proptest! {
             "10.0.0.1:8005/tcp", "10.0.0.1:8000-8100/tcp", "10.0.0.0/25:*/udp",
             "10.0.0.0/24:79-8063/tcp", "10.0.0.2:*/tcp", "[2001:db8::/64]:80/tcp",
         ]),
+        offset in 0usize..7,
     ) {
         let new = listener(text, 4);
         some.retain(|l| l.frontend != new.frontend);
         let mut more = some.clone();
         more.push(new);
-        let (bed, packets) = (Bed::new(), packets());
+        let bed = Bed::new();
+        let packets: Vec<Packet> = packets().into_iter().skip(offset).step_by(7).collect();
         let mut table = ServiceTable::new(&bed);
         let mut memory = Memory::new();
         table.sync(&Plan::of(&some).wanted(template)).unwrap();
