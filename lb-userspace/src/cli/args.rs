@@ -201,8 +201,10 @@ pub(crate) struct RunArgs {
 /// in the foreground and needs root. SIGTERM stops it and leaves the interface as it was. Prints
 /// its counters then, and on SIGUSR1.
 #[derive(Debug, Args)]
-#[command(override_usage = "lb decap [OPTIONS] --from <ADDR|PREFIX,…> <IF>",
-          after_help = "Example:\n  sudo lb decap eth0 --from 10.0.0.2,10.0.0.3,2001:db8:9::/64")]
+#[command(
+    override_usage = "lb decap [OPTIONS] --from <ADDR|PREFIX,…> <IF>",
+    after_help = "Example:\n  sudo lb decap eth0 --from 10.0.0.2,10.0.0.3,2001:db8:9::/64"
+)]
 pub(crate) struct DecapArgs {
     /// The interface that tunnels come by
     #[arg(value_name = "IF")]
