@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytemuck::Zeroable;
 use lb_common::abi::{
-    SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS,
-    SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW, ServiceRecord, Word,
+    SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC,
+    SERVICE_RATE, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_TRACK, SERVICE_UDP_FLOW, ServiceRecord, Word,
 };
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
@@ -206,9 +206,9 @@ impl Running {
         let leaving = self.leaving.iter().map(|(_, mode)| *mode);
         let past = self.retired.iter().map(|r| r.mode).chain(leaving);
         let uses_nat = past.chain([config.mode]).any(|mode| mode == Mode::Nat);
-        let quic = config
-            .quic
-            .map_or(0, |quic| u32::from(quic.config_id) | u32::from(quic.server_id_length) << 8);
+        let quic = config.quic.map_or(0, |quic| {
+            u32::from(quic.config_id) | u32::from(quic.server_id_length) << 8
+        });
         let flags = [
             (uses_nat, SERVICE_NAT),
             (config.hash == HashPolicy::Source, SERVICE_HASH_SOURCE),
@@ -250,7 +250,8 @@ impl Running {
         let is_away = |b: &Backend| b.admission.phase() != Phase::Serving;
         let is_changing = !self.retired.is_empty() || self.tables.has_shadows();
         let is_direct = self.backends.iter().any(|b| b.mode != Mode::Nat) || is_changing;
-        self.exceptions |= is_direct && (is_changing || self.backends.iter().any(is_away));
+        self.exceptions |=
+            is_direct && (is_changing || self.backends.iter().any(is_away));
     }
 
     /// Swaps in the table of the backends there are now. Slots that change are in transition for
@@ -469,7 +470,8 @@ impl Running {
         let is_fewer = self.retired.len() < before;
         // Marks are of slots, so they hold for former rows as well.
         let no_doubt = !self.exceptions;
-        let discarded = if no_doubt { self.tables.shed(in_use) } else { Discarded::default() };
+        let discarded =
+            if no_doubt { self.tables.shed(in_use) } else { Discarded::default() };
         if is_fewer {
             self.describe(arena)?;
         }

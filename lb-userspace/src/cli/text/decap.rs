@@ -7,14 +7,12 @@ use crate::report::Decap;
 
 /// Every end that was met, and what it means.
 pub(crate) fn decap(counters: &Decap) -> String {
-    let Decap { interface, from, gue_port, verdicts } = counters;
+    let Decap { interfaces, from, gue_port, verdicts } = counters;
+    let interfaces: Vec<_> =
+        interfaces.iter().map(|one| format!("{} ({} XDP)", one.name, one.xdp)).collect();
     let from: Vec<String> = from.iter().map(Prefix::to_string).collect();
-    let head = format!(
-        "on {} ({} XDP), from {}, GUE port {gue_port}",
-        interface.name,
-        interface.xdp,
-        from.join(", ")
-    );
+    let head =
+        format!("on {}, from {}, GUE port {gue_port}", interfaces.join(", "), from.join(", "));
     let mut out = wrap(&head, "", "  ", WIDTH);
     let mut met = verdicts.iter().filter(|verdict| verdict.count > 0).peekable();
     if met.peek().is_none() {
@@ -37,7 +35,7 @@ mod tests {
     #[test]
     fn what_was_met_is_shown() {
         let mut counters = Decap {
-            interface: Interface { name: "eth0".into(), index: 2, xdp: "native".into() },
+            interfaces: vec![Interface { name: "eth0".into(), index: 2, xdp: "native".into() }],
             from: vec!["10.0.0.2".parse().unwrap(), "fd00::/64".parse().unwrap()],
             gue_port: 6080,
             verdicts: [(Verdict::PassDecapsulated, 1204), (Verdict::PassNoTunnel, 0)]
