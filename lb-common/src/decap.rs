@@ -5,7 +5,7 @@
 //! IP in UDP as GUE with variant 1, or variant 0 with its plain header of four bytes
 //! (draft-ietf-intarea-gue-09, sections 3 and 4). All else is the kernel's, untouched.
 //!
-//! Who can send into a tunnel can send as anyone, so only listed sources may (RFC 2003, section 5).
+//! Who can send into a tunnel can send as anyone, so only listed sources may (RFC 2003, section 6).
 //! Three things are not checked:
 //!
 //! - *The outer destination.* Frames keep their MAC addresses, so one that a promiscuous interface

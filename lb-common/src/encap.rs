@@ -99,7 +99,7 @@ pub fn encapsulate<I: Encapsulate, F: Frame>(
             let head = push::<F, KIND_GUE4>(frame)?.head::<42>()?;
             let udp = outer.udp(gue_port);
             head.set_word32::<34>(udp.ports);
-            // No checksum: the inner ones do (RFC 768; draft-ietf-intarea-gue-09, section 5.7).
+            // No checksum: the inner ones do (RFC 768).
             head.set_word32::<38>(udp.length_and_zero());
             outer.ipv4(head, UDP, udp.length);
         }

@@ -4,16 +4,14 @@
 //! under `lb explain`, and in the tests, on the same bytes.
 
 use crate::abi::{
-    ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC,
-    FEATURE_TUNNEL4, FEATURE_TUNNEL6, FlowKey, IFINDEX_LOCAL, KIND_DSR, KIND_NAT,
-    LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE,
-    SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, Server, ServerIdKey, split_ports,
+    ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FEATURE_TUNNEL4,
+    FEATURE_TUNNEL6, FlowKey, IFINDEX_LOCAL, KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW,
+    SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT,
+    SERVICE_QUIC, SERVICE_RATE, Server, ServerIdKey, split_ports,
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
-use crate::find_service::{
-    Service, find_address, find_fragments, find_frontend, find_service,
-};
+use crate::find_service::{Service, find_address, find_fragments, find_frontend, find_service};
 use crate::frame::Frame;
 use crate::icmp::{self, Icmp, IcmpKind, Tell};
 use crate::ip::{Flow, ICMP, ICMP6, Ip, Odd, V4, V6, ether_type};
@@ -596,12 +594,7 @@ fn reply<I: Family, M: Maps, F: Frame>(
 
 /// Clamps the segment size that a backend announces, if its service wants it.
 #[inline(never)]
-fn clamp_reply<I: Family, M: Maps>(
-    maps: &M,
-    packet: Packet<'_>,
-    slot: NatSlot<'_>,
-    flow: &Flow,
-) {
+fn clamp_reply<I: Family, M: Maps>(maps: &M, packet: Packet<'_>, slot: NatSlot<'_>, flow: &Flow) {
     let entry = slot.entry();
     let (vip_port, _) = split_ports(entry.ports);
     let service = find_frontend::<I, M>(maps, &entry.source, vip_port, flow.protocol());

@@ -206,7 +206,7 @@ pub(crate) struct RunArgs {
     after_help = "Example:\n  sudo lb decap eth0 --from 10.0.0.2,10.0.0.3,2001:db8:9::/64"
 )]
 pub(crate) struct DecapArgs {
-    /// The interface that tunnels come by
+    /// The interface that tunnels come by; a bond stands for its members
     #[arg(value_name = "IF")]
     pub(crate) interface: String,
     /// Outer source addresses to take tunnels from: the balancers'; may be repeated

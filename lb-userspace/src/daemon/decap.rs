@@ -25,7 +25,7 @@ pub struct DecapOptions {
     pub log_format: LogFormat,
 }
 
-/// Decapsulates until SIGTERM or SIGINT, then leaves the interface as it was. The counters are
+/// Decapsulates until SIGTERM or SIGINT, then leaves the interfaces as they were. The counters are
 /// shown at the end, and at each SIGUSR1.
 pub fn run(options: &DecapOptions, show: impl FnMut(&Decap)) -> Result<()> {
     log::start(options.log_format, 0);
@@ -42,41 +42,52 @@ async fn serve(options: &DecapOptions, mut show: impl FnMut(&Decap)) -> Result<(
     let mut interrupt = take(SignalKind::interrupt())?;
     let mut asked = take(SignalKind::user_defined1())?;
 
+    // Several: those of a bond.
     let links = net::devices(std::slice::from_ref(&options.interface)).await?;
-    let link = links.into_iter().next().context("no such interface")?;
     let mut program = Decapsulator::load(&options.from, options.gue_port)?;
-    let attached = Attached::new(program.program()?, &link.name, link.ifindex, options.xdp)?;
+    let mut attached = Vec::new();
+    for link in &links {
+        // Where one can't be had, the others end with the process.
+        let one = Attached::new(program.program()?, &link.name, link.ifindex, options.xdp)?;
+        tracing::info!(interface = %one.interface, mode = %one.mode, "attached");
+        attached.push(one);
+    }
     let from: Vec<String> = options.from.iter().map(Prefix::to_string).collect();
     tracing::info!(
-        interface = %link.name,
-        mode = %attached.mode,
         from = from.join(","),
         gue_port = options.gue_port,
         instructions = program.verified_instructions,
         "decapsulating"
     );
-    let interface =
-        Interface { name: link.name, index: link.ifindex, xdp: attached.mode.to_string() };
+    let interfaces: Vec<_> = attached
+        .iter()
+        .map(|one| Interface {
+            name: one.interface.clone(),
+            index: one.index,
+            xdp: one.mode.to_string(),
+        })
+        .collect();
     loop {
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = asked.recv() => show(&report(&program, &interface, options)),
+            _ = asked.recv() => show(&report(&program, &interfaces, options)),
         }
     }
     // First: then nothing is counted any more.
-    let detached = attached.detach(program.program()?);
-    show(&report(&program, &interface, options));
+    let detached =
+        attached.into_iter().map(|one| one.detach(program.program()?)).fold(Ok(()), Result::and);
+    show(&report(&program, &interfaces, options));
     detached?;
     tracing::info!("detached; stopped");
     Ok(())
 }
 
-fn report(program: &Decapsulator, interface: &Interface, options: &DecapOptions) -> Decap {
+fn report(program: &Decapsulator, interfaces: &[Interface], options: &DecapOptions) -> Decap {
     let count = |&verdict| NamedCount::of_verdict(verdict, program.verdicts(verdict));
     Decap {
-        interface: interface.clone(),
+        interfaces: interfaces.to_vec(),
         from: options.from.clone(),
         gue_port: options.gue_port,
         verdicts: VERDICTS.iter().map(count).collect(),

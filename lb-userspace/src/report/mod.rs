@@ -188,7 +188,7 @@ impl NamedCount {
 /// What `lb decap` prints: where it runs, and what became of the packets it saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decap {
-    pub interface: Interface,
+    pub interfaces: Vec<Interface>,
     /// Sources that tunnels are taken from.
     pub from: Vec<Prefix>,
     pub gue_port: u16,

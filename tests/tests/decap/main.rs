@@ -122,7 +122,7 @@ fn clients_are_served_through_every_tunnel() {
         assert_eq!(counts.of(name), 0, "{name}");
     }
     assert!(counts.of("pass-not-ip") + counts.of("pass-no-tunnel") > 0, "ARP, if nothing else");
-    assert_eq!(counts.0["interface"]["xdp"], "native");
+    assert_eq!(counts.0["interfaces"][0]["xdp"], "native");
     assert_eq!(counts.0["from"][1], "fd77::2");
 }
 
@@ -161,7 +161,7 @@ fn sources_that_are_not_listed_reach_nobody() {
     let counts = decap.stop();
     assert_eq!(counts.of("pass-decapsulated"), 4);
     assert_eq!(counts.of("drop-tunnel-source"), 4);
-    assert_eq!(counts.0["interface"]["xdp"], "generic");
+    assert_eq!(counts.0["interfaces"][0]["xdp"], "generic");
 }
 
 #[test]
