@@ -8,6 +8,7 @@ pub mod backend;
 pub mod explain;
 pub mod handle;
 pub mod health;
+pub mod lists;
 pub mod node;
 pub mod servers;
 pub mod service;

@@ -14,6 +14,7 @@ use lb_common::abi::ServiceRecord;
 
 use super::backend::{Backend, Drain, NewBackend};
 use super::health::{HealthSnapshot, HealthState};
+use super::lists::Lists;
 use super::servers::Servers;
 use super::service::{Running, is_probed};
 use super::sweep::{FlowsFound, NatFound, Swept};
@@ -21,7 +22,7 @@ use super::tables::{Arena, Discarded, Need};
 use crate::config::model::{self, Config, HashPolicy, Mode};
 use crate::dataplane::frontends::{Listener, Plan};
 use crate::dataplane::maps::LiveMaps;
-use crate::net::{HopProblem, NextHop, Resolver};
+use crate::net::{HopProblem, NextHop, Resolver, TooBig};
 use crate::probe::{ProbeEvent, Prober};
 
 /// Drains by service and backend name: what the operator wants beside the configuration.
@@ -33,6 +34,7 @@ pub struct Node {
     pub config: Config,
     pub arena: Arena,
     pub servers: Servers,
+    lists: Lists,
     pub services: Vec<Running>,
     prober: Prober,
     resolver: Resolver,
@@ -59,6 +61,7 @@ impl Node {
     pub fn new(maps: Arc<LiveMaps>, node: model::Node, prober: Prober, resolver: Resolver) -> Self {
         Self {
             servers: Servers::new(Arc::clone(&maps), &node),
+            lists: Lists::new(Arc::clone(&maps)),
             arena: Arena::new(maps),
             config: Config { node, services: Vec::new() },
             services: Vec::new(),
@@ -95,6 +98,7 @@ impl Node {
                 None => self.add(service, drains, first, now)?,
             }
         }
+        self.lists.sync(self.services.iter())?;
         let order = |r: &Running| wanted.services.iter().position(|s| s.name == r.config.name);
         self.services.sort_by_key(order);
         let none: ServiceRecord = bytemuck::Zeroable::zeroed();
@@ -148,9 +152,15 @@ impl Node {
         Ok(())
     }
 
+    /// Takes what a router on the way to a tunnelled server says.
+    pub fn on_too_big(&mut self, message: TooBig) -> Result<()> {
+        self.servers.set_path_mtu(message, Instant::now())
+    }
+
     /// Settles what is due.
     pub fn on_clock(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.servers.expire_path_mtus(now)?;
         for running in &mut self.services {
             let discarded = running.settle(&mut self.arena, now)?;
             self.discarded.extend(discarded);
@@ -161,7 +171,8 @@ impl Node {
     /// When [`Self::on_clock`] has something to do.
     #[must_use]
     pub fn next_clock(&self) -> Option<Instant> {
-        self.services.iter().filter_map(Running::settles_at).min()
+        let settles = self.services.iter().filter_map(Running::settles_at);
+        settles.chain(self.servers.next_expiry()).min()
     }
 
     /// What waits for a grace period, if anything does.
@@ -210,6 +221,7 @@ impl Node {
             let discarded = running.free_retired(&mut self.arena, &self.nat_rows, began)?;
             self.discarded.extend(discarded);
         }
+        self.lists.sync(self.services.iter())?;
         // Not what a packet may hold that is under way: a sweep takes far longer than one.
         if began > self.changed_at {
             self.forget_servers();
@@ -268,6 +280,7 @@ impl Node {
         drains: &Drains,
         now: Instant,
     ) -> Result<()> {
+        self.lists.allow(self.services[at].tables.number, &service.allow)?;
         let rows = self.services[at].rows_towards(service);
         if rows > self.services[at].tables.capacity() {
             self.services[at].grow(&mut self.arena, rows)?;
@@ -355,6 +368,8 @@ impl Node {
         let servers =
             wanted.services.iter().flat_map(|s| s.backends.iter().map(|b| (b.address, s.mode)));
         self.servers.check_room(servers)?;
+        let ids = wanted.services.iter().flat_map(|s| s.backends.iter().map(|b| b.server_id));
+        self.lists.check_room(ids.flatten().count())?;
         let mut needs = Vec::new();
         for service in &wanted.services {
             let running = self.services.iter().find(|r| continues(r, service));

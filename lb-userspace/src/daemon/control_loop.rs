@@ -18,7 +18,7 @@ use crate::control::node::{Node, Resting};
 use crate::control::status::{About, epoch_ms, status};
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::dataplane::grace;
-use crate::net::NextHopEvent;
+use crate::net::{NextHopEvent, TooBig};
 use crate::probe::ProbeEvent;
 use crate::report::{Changed, Error, ErrorKind, Interface};
 use crate::store::{State, Store};
@@ -29,6 +29,7 @@ pub(super) struct Inputs {
     pub requests: mpsc::Receiver<Request>,
     pub probes: mpsc::Receiver<ProbeEvent>,
     pub hops: mpsc::Receiver<NextHopEvent>,
+    pub too_big: mpsc::Receiver<TooBig>,
 }
 
 /// The signals the daemon takes; from when this is made on, none takes its default action.
@@ -90,7 +91,7 @@ impl ControlLoop {
     /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
     /// event: a daemon that stops for it would be the outage.
     pub(super) async fn run(mut self, mut inputs: Inputs) -> Result<()> {
-        let Inputs { signals, requests, probes, hops } = &mut inputs;
+        let Inputs { signals, requests, probes, hops, too_big } = &mut inputs;
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
             let done = tokio::select! {
@@ -100,6 +101,7 @@ impl ControlLoop {
                 _ = signals.interrupt.recv() => return Ok(()),
                 Some(event) = probes.recv() => self.on_probe(event),
                 Some(event) = hops.recv() => self.on_hop(event),
+                Some(message) = too_big.recv() => self.node.on_too_big(message),
                 _ = signals.hangup.recv() => { self.on_hangup(); Ok(()) }
                 Some(request) = requests.recv() => { self.on_request(request); Ok(()) }
                 () = sleep_until(clock) => self.node.on_clock(),

@@ -20,7 +20,7 @@ use crate::control::handle::Handle;
 use crate::control::node::Node;
 use crate::dataplane::attach::Attached;
 use crate::dataplane::load::{self, Loaded};
-use crate::net::{self, NextHopEvent, Resolver};
+use crate::net::{self, NextHopEvent, PathMtuListener, Resolver};
 use crate::probe::Prober;
 use crate::report;
 use crate::store::{State, Store};
@@ -48,7 +48,8 @@ async fn serve(options: RunOptions) -> Result<()> {
     // The socket first: it also tells a second daemon from the first, with nothing attached yet.
     let listener = api::bind(&options.socket)?;
     let log_drops = options.verbosity >= 2;
-    let mut loaded = load::load(&state.config.node, state.seed()?, log_drops)?;
+    let client_mtu = links.iter().map(|link| link.mtu).min().unwrap_or(u32::MAX);
+    let mut loaded = load::load(&state.config.node, state.seed()?, client_mtu, log_drops)?;
     if log_drops {
         log::follow_program(&mut loaded)?;
     }
@@ -60,6 +61,8 @@ async fn serve(options: RunOptions) -> Result<()> {
     node.apply(&state.config, &state.drains(), true)?;
     first_hops(&mut node, &mut hops).await?;
 
+    let (_path_mtus, too_big) = PathMtuListener::start(state.config.node.gue_port)
+        .context("cannot listen for path MTUs of tunnels")?;
     let attached = attach(&mut loaded, &links, options.xdp.unwrap_or(state.config.node.xdp))?;
     if let Err(error) = store.write(&state) {
         detach(&mut loaded, attached)?;
@@ -86,7 +89,7 @@ async fn serve(options: RunOptions) -> Result<()> {
     let api = tokio::spawn(api::serve(listener, handle, async {
         let _ = stopped.await;
     }));
-    let inputs = Inputs { signals, requests, probes, hops };
+    let inputs = Inputs { signals, requests, probes, hops, too_big };
     let result = ControlLoop::new(node, store, state, options.source, interfaces).run(inputs).await;
 
     // Detach first: from here on packets take the way they took before us.

@@ -26,10 +26,11 @@ pub struct Loaded {
     pub verified_instructions: Option<u32>,
 }
 
-/// Loads the program for a node. `seed` is the secret of its hashes.
+/// Loads the program for a node. `seed` is the secret of its hashes, `client_mtu` the largest IP
+/// packet that all its interfaces take.
 ///
 /// Fails if the kernel refuses it: no rights, no BPF, not enough memory for the limits.
-pub fn load(node: &Node, seed: u64, log_drops: bool) -> Result<Loaded> {
+pub fn load(node: &Node, seed: u64, client_mtu: u32, log_drops: bool) -> Result<Loaded> {
     raise_memory_limit();
     let sizes = Sizes::of(&node.limits);
     let settings = Settings {
@@ -41,7 +42,7 @@ pub fn load(node: &Node, seed: u64, log_drops: bool) -> Result<Loaded> {
         gue_port: u32::from(node.gue_port),
         flow_inserts: node.flow_inserts,
         icmp_rate: node.icmp_rate,
-        client_mtu: 1500,
+        client_mtu,
         features: FEATURES_ALL,
         padding: 0,
     };

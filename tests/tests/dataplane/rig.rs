@@ -101,7 +101,7 @@ impl Rig {
             },
             ..Node::default()
         };
-        let loaded = load(&node, SEED, false).expect("the program loads");
+        let loaded = load(&node, SEED, 1500, false).expect("the program loads");
         let maps = Arc::clone(&loaded.maps);
         Self { loaded, maps, poison: MOST_POISON, received: 0, buffer: Vec::new() }
     }
