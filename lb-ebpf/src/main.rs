@@ -19,8 +19,8 @@ use crate::maps::KernelMaps;
 
 /// Runs for every frame an interface receives.
 ///
-/// Inlined into the entry that `#[xdp]` makes around it. Verifier: before kernel 6.8 each frame counts as a multiple
-/// of 32 bytes, an empty one as 32: with the entry's own, "combined stack size of 4 calls is 544. Too large" (6.1).
+/// Inlined into the entry that `#[xdp]` makes around it. Verifier: kernel 6.1 counts each frame as a multiple of
+/// 32 bytes, an empty one as 32: with the entry's own, "combined stack size of 4 calls is 544. Too large".
 #[xdp]
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `#[xdp]` calls")]

@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+/// What the guest's first words begin with; what came before is the firmware's.
+const BOOT: &str = "holdfast-boot ";
 /// What the guest's last words are marked with.
 const RESULT: &str = "holdfast-result ";
 
@@ -57,9 +59,10 @@ impl Machine<'_> {
         }
     }
 
-    /// What the guest printed last.
+    /// What the guest printed last, without the characters by which the firmware clears the terminal.
     pub(super) fn tail(&self, lines: usize) -> String {
-        let output = self.output();
+        let output = self.output().replace(|c: char| c.is_control() && c != '\n', "");
+        let output = output.rfind(BOOT).map_or(output.as_str(), |at| &output[at..]);
         let all: Vec<&str> = output.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
