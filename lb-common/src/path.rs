@@ -11,7 +11,7 @@ use crate::abi::{
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
-use crate::find_service::{Service, find_address, find_fragments, find_frontend, find_service};
+use crate::find_service::{Service, find_fragments, find_frontend, find_service};
 use crate::frame::Frame;
 use crate::icmp::{self, Icmp, IcmpKind, Tell};
 use crate::ip::{Flow, ICMP, ICMP6, Ip, Odd, V4, V6, ether_type};
@@ -347,7 +347,7 @@ fn serve<I: Family, M: Maps, F: Frame>(
         if let Some(hash) = to_open
             && !nat::close_void(maps, flow)
         {
-            nat::open(maps, frame, flow, hash, row, arrival.word())?;
+            nat::open(maps, frame, flow, hash, row, arrival)?;
         }
         let slot = maps.nat(&flow.key).ok_or(Verdict::DropInternal)?;
         let sent = nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival)?;
@@ -520,7 +520,7 @@ fn follow_quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Resul
         Err(Odd::Verdict(verdict)) => return Err(if_vip::<I, M>(maps, &flow, verdict).into()),
         _ => return Err(Verdict::PassBadHeader.into()),
     }
-    let address = find_address::<I, M>(maps, &flow.key.destination);
+    let address = maps.address::<I>(&flow.key.destination);
     let unknown = match address & (ADDRESS_VIP | ADDRESS_NAT) {
         0 => return Err(Verdict::PassNotVip.into()),
         ADDRESS_NAT => Verdict::PassNotVip,
@@ -559,7 +559,7 @@ fn not_for_a_service<I: Family, M: Maps, F: Frame>(
     frame: &mut F,
     flow: &Flow,
 ) -> Result<Sent, Stop> {
-    let address = find_address::<I, M>(maps, &flow.key.destination);
+    let address = maps.address::<I>(&flow.key.destination);
     if address & ADDRESS_NAT != 0
         && maps.settings().features & FEATURE_NAT != 0
         && nat::may_be_reply(maps, flow)
@@ -607,6 +607,6 @@ fn clamp_reply<I: Family, M: Maps>(maps: &M, packet: Packet<'_>, slot: NatSlot<'
 /// The verdict of a packet that cannot be balanced: its own only if it is for a VIP.
 #[inline(always)]
 fn if_vip<I: Ip, M: Maps>(maps: &M, flow: &Flow, verdict: Verdict) -> Verdict {
-    let is_vip = find_address::<I, M>(maps, &flow.key.destination) & ADDRESS_VIP != 0;
+    let is_vip = maps.address::<I>(&flow.key.destination) & ADDRESS_VIP != 0;
     if is_vip { verdict } else { Verdict::PassNotVip }
 }

@@ -7,9 +7,10 @@
 //! Their number shifts the packet's alignment, too. Behind the packet the runner allows nothing;
 //! fixtures carry Ethernet trailers of `0xff` instead.
 
+use std::io;
 use std::sync::Arc;
 
-use aya::programs::{TestRun, TestRunOptions};
+use aya::programs::{ProgramError, TestRun, TestRunOptions, TestRunResult};
 use lb_common::abi::Traffic;
 use lb_common::verdict::{Event, Verdict};
 use lb_userspace::config::model::{Limits, Node, XdpPolicy};
@@ -20,6 +21,8 @@ use lb_userspace::dataplane::maps::LiveMaps;
 pub(crate) const INGRESS: u32 = 1;
 /// Most metadata the runner takes: the headroom (256) less `struct xdp_frame` (40).
 pub(crate) const MOST_POISON: usize = 216;
+/// Most that an older kernel's runner takes (6.1 does so); more is an invalid argument there.
+const OLD_POISON: usize = 32;
 
 /// `enum xdp_action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +54,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Rig {
     loaded: Loaded,
     pub(crate) maps: Arc<LiveMaps>,
-    /// Bytes of metadata before each packet; a multiple of four.
+    /// Bytes of metadata before each packet; a multiple of four. Less after the first packet, if the
+    /// kernel takes less.
     pub(crate) poison: usize,
     /// Packets run so far.
     pub(crate) received: u64,
@@ -112,6 +116,33 @@ impl Rig {
 
     /// Runs one packet; the frame as it left, and the action.
     pub(crate) fn send(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
+        let mut result = self.test_run(frame);
+        let too_much = result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL));
+        if too_much && self.poison > OLD_POISON && self.received == 0 {
+            println!("this kernel takes {OLD_POISON} bytes of metadata, not {}", self.poison);
+            self.poison = OLD_POISON;
+            result = self.test_run(frame);
+        }
+        let result =
+            result.unwrap_or_else(|e| panic!("the kernel does not run {} bytes: {e}", frame.len()));
+        let poison = self.poison;
+        self.received += 1;
+        let size = result.data_size_out as usize;
+        assert_eq!(size, poison + frame.len(), "no mode changes a packet's length");
+        assert!(self.buffer[..poison].iter().all(|&b| b == 0xff), "wrote before the packet");
+        assert!(self.buffer[size..].iter().all(|&b| b == 0xaa), "wrote behind the packet");
+        let action = match result.return_value {
+            1 => Action::Drop,
+            2 => Action::Pass,
+            3 => Action::Transmit,
+            4 => Action::Redirect,
+            other => panic!("the program answered {other}"),
+        };
+        (action, self.buffer[poison..size].to_vec())
+    }
+
+    /// The frame behind its metadata goes through the program into `buffer`.
+    fn test_run(&mut self, frame: &[u8]) -> io::Result<TestRunResult> {
         let poison = self.poison;
         let mut input = vec![0xff; poison];
         input.extend_from_slice(frame);
@@ -123,27 +154,17 @@ impl Rig {
         context[0] = poison as u32;
         context[1] = input.len() as u32;
         let program = self.loaded.program().expect("the object has its program");
-        let result = program
+        program
             .test_run(TestRunOptions {
                 data_in: Some(&input),
                 data_out: Some(&mut self.buffer),
                 ctx_in: Some(bytemuck::bytes_of(&context)),
                 ..TestRunOptions::default()
             })
-            .unwrap_or_else(|e| panic!("the kernel does not run {} bytes: {e}", frame.len()));
-        self.received += 1;
-        let size = result.data_size_out as usize;
-        assert_eq!(size, input.len(), "no mode changes a packet's length");
-        assert!(self.buffer[..poison].iter().all(|&b| b == 0xff), "wrote before the packet");
-        assert!(self.buffer[size..].iter().all(|&b| b == 0xaa), "wrote behind the packet");
-        let action = match result.return_value {
-            1 => Action::Drop,
-            2 => Action::Pass,
-            3 => Action::Transmit,
-            4 => Action::Redirect,
-            other => panic!("the program answered {other}"),
-        };
-        (action, self.buffer[poison..size].to_vec())
+            .map_err(|error| match error {
+                ProgramError::SyscallError(call) => call.io_error,
+                other => io::Error::other(other),
+            })
     }
 
     /// Runs one packet and reads the counters before and after. Asserts the law of conservation:
