@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod backend;
+pub mod blocks;
 pub mod explain;
 pub mod handle;
 pub mod health;

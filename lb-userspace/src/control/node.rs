@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lb_common::abi::ServiceRecord;
+use lb_common::abi::{LIST_BLOCK, ServiceRecord};
 
 use super::backend::{Backend, Drain, NewBackend};
 use super::health::{HealthSnapshot, HealthState};
@@ -18,8 +18,9 @@ use super::servers::Servers;
 use super::service::{Running, is_probed};
 use super::sweep::{FlowsFound, NatFound, Swept};
 use super::tables::{Arena, Discarded, Need};
-use crate::config::model::{self, Config, HashPolicy, Mode};
+use crate::config::model::{self, Config, HashPolicy, Mode, Prefix};
 use crate::dataplane::frontends::{Listener, Plan};
+use crate::dataplane::lists::Lists;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{HopProblem, NextHop, Resolver};
 use crate::probe::{ProbeEvent, Prober};
@@ -33,6 +34,9 @@ pub struct Node {
     pub config: Config,
     pub arena: Arena,
     pub servers: Servers,
+    lists: Lists,
+    /// Who is kept out of every service.
+    blocked: BTreeSet<Prefix>,
     pub services: Vec<Running>,
     prober: Prober,
     resolver: Resolver,
@@ -59,6 +63,8 @@ impl Node {
     pub fn new(maps: Arc<LiveMaps>, node: model::Node, prober: Prober, resolver: Resolver) -> Self {
         Self {
             servers: Servers::new(Arc::clone(&maps), &node),
+            lists: Lists::new(Arc::clone(&maps)),
+            blocked: BTreeSet::new(),
             arena: Arena::new(maps),
             config: Config { node, services: Vec::new() },
             services: Vec::new(),
@@ -101,14 +107,31 @@ impl Node {
         let record = |service: usize| self.services.get(service).map(|r| r.tables.record());
         let records = plan_of(wanted).wanted(|service| record(service).unwrap_or(none));
         self.arena.records.sync(&records)?;
+        for running in &self.services {
+            self.lists.set(running.tables.number, &allowed(&running.config))?;
+        }
         for running in gone {
             running.backends.iter().for_each(|b| self.prober.remove(b.probe));
+            self.lists.set(running.tables.number, &BTreeSet::new())?;
             let discarded = running.tables.remove(&mut self.arena)?;
             self.discarded.extend(discarded);
         }
         self.by_probe = self.services.iter().flat_map(probes_of).collect();
         self.config = wanted.clone();
         self.mark_addresses()
+    }
+
+    /// Keeps just these out of every service. What does not fit is refused before anything changes.
+    pub fn set_blocked(&mut self, blocked: BTreeSet<Prefix>) -> Result<()> {
+        self.lists.check_room(self.lists.missing(Some(LIST_BLOCK), &blocked))?;
+        // The list is there before anybody asks it, and until nobody does.
+        self.lists.add(LIST_BLOCK, &blocked)?;
+        for running in &mut self.services {
+            running.set_block_list(&mut self.arena, !blocked.is_empty())?;
+        }
+        self.lists.set(LIST_BLOCK, &blocked)?;
+        self.blocked = blocked;
+        Ok(())
     }
 
     /// Drains or readies a backend. Whether it exists.
@@ -253,6 +276,8 @@ impl Node {
             backends.push(new);
         }
         let mut running = Running::new(&mut self.arena, service.clone(), backends, now)?;
+        running.set_block_list(&mut self.arena, !self.blocked.is_empty())?;
+        self.lists.set(running.tables.number, &allowed(service))?;
         running.listen(&mut self.arena)?;
         self.services.push(running);
         Ok(())
@@ -268,6 +293,8 @@ impl Node {
         drains: &Drains,
         now: Instant,
     ) -> Result<()> {
+        // The list is there before anybody asks it.
+        self.lists.add(self.services[at].tables.number, &allowed(service))?;
         let rows = self.services[at].rows_towards(service);
         if rows > self.services[at].tables.capacity() {
             self.services[at].grow(&mut self.arena, rows)?;
@@ -367,6 +394,11 @@ impl Node {
             });
         }
         self.arena.check_room(&needs)?;
+        let missing = |service: &model::Service| {
+            let running = self.services.iter().find(|r| continues(r, service));
+            self.lists.missing(running.map(|r| r.tables.number), &allowed(service))
+        };
+        self.lists.check_room(wanted.services.iter().map(missing).sum())?;
         let plan = plan_of(wanted);
         self.arena.records.check_room(plan.keys(), plan.prefixes())
     }
@@ -388,6 +420,11 @@ impl Node {
             self.resolver.remove(server);
         }
     }
+}
+
+/// The sources on a service's list.
+fn allowed(service: &model::Service) -> BTreeSet<Prefix> {
+    service.allow.iter().copied().collect()
 }
 
 /// The records of all frontends.
