@@ -18,6 +18,7 @@ use crate::config::model::XdpPolicy;
 use crate::config::{self, Config};
 use crate::control::handle::Handle;
 use crate::control::node::Node;
+use crate::control::status::epoch_ms;
 use crate::dataplane::attach::Attached;
 use crate::dataplane::load::{self, Loaded};
 use crate::net::{self, NextHopEvent, PathMtuListener, Resolver};
@@ -59,6 +60,7 @@ async fn serve(options: RunOptions) -> Result<()> {
     let maps = loaded.maps.clone();
     let mut node = Node::new(maps, state.config.node.clone(), prober, resolver);
     node.apply(&state.config, &state.drains(), true)?;
+    node.set_blocked(state.blocks.prefixes())?;
     first_hops(&mut node, &mut hops).await?;
 
     let (_path_mtus, too_big) = PathMtuListener::start(state.config.node.gue_port)
@@ -147,6 +149,9 @@ fn resume(state: Option<State>, wanted: &Config) -> Result<State> {
         }
     }
     state.forget_stale_drains();
+    for ended in state.blocks.expire(epoch_ms()) {
+        tracing::info!(prefix = %ended.prefix, "no longer blocked: its time ended");
+    }
     config::validate(&state.config).context("the stored configuration")?;
     Ok(state)
 }

@@ -9,6 +9,7 @@ pub mod entries;
 pub mod frontends;
 pub mod grace;
 pub mod keys;
+pub mod lists;
 pub mod load;
 pub mod mapped;
 pub mod maps;

@@ -205,6 +205,18 @@ pub struct Changed {
     pub warnings: Vec<String>,
 }
 
+/// A prefix of sources that no service takes packets from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    pub prefix: Prefix,
+    pub reason: Option<String>,
+    pub actor: String,
+    /// Since the epoch, as is the next.
+    pub since_ms: u64,
+    /// When it ends by itself.
+    pub until_ms: Option<u64>,
+}
+
 /// Which backend a flow goes to, and every step of why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
