@@ -80,18 +80,21 @@ pub fn check_harmless(
     backends: &[(String, IpAddr)],
     local: &BTreeSet<IpAddr>,
 ) -> Result<(), Error> {
-    let refused = |what: String| {
-        Err(Error::new(
-            ErrorKind::Refused,
-            format!("{prefix} holds {what}"),
-            "block a narrower prefix; if it is meant, say --force",
-        ))
+    let refused = |address: IpAddr, what: &str| {
+        let (message, hint) = match prefix.is_host() {
+            true => (format!("{prefix} is {what}"), "if it is meant, say --force"),
+            false => (
+                format!("{prefix} holds {address}, {what}"),
+                "block narrower prefixes; if it is meant, say --force",
+            ),
+        };
+        Err(Error::new(ErrorKind::Refused, message, hint))
     };
     if let Some((name, address)) = backends.iter().find(|(_, address)| prefix.contains(*address)) {
-        return refused(format!("{address}, the backend {name}"));
+        return refused(*address, &format!("the backend {name}"));
     }
     match local.iter().find(|address| prefix.contains(**address)) {
-        Some(address) => refused(format!("{address}, an address of this host")),
+        Some(address) => refused(*address, "an address of this host"),
         None => Ok(()),
     }
 }
@@ -152,7 +155,9 @@ mod tests {
         let check = |text: &str| check_harmless(text.parse().unwrap(), &backends, &local);
         let said = check("10.0.0.0/24").unwrap_err();
         assert!(said.message.contains("the backend web/web-01"), "{said}");
-        assert!(check("0.0.0.0/0").is_err() && check("192.0.2.1").is_err());
+        assert!(check("0.0.0.0/0").is_err());
+        let said = check("192.0.2.1").unwrap_err();
+        assert_eq!(said.message, "192.0.2.1 is an address of this host");
         assert_eq!(check("198.51.100.0/24"), Ok(()));
         assert_eq!(check("::/0"), Ok(()), "another family");
     }
