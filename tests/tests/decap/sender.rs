@@ -15,7 +15,6 @@ use lb_common::frame::{Frame, HostFrame};
 use lb_common::hash::fmix64;
 use lb_common::ip::{V4, V6};
 use lb_tests::{Family, Lab, Namespace};
-use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const GUE_PORT: u32 = 6080;
@@ -130,10 +129,8 @@ fn address(address: IpAddr) -> Address {
 
 /// MAC address of a namespace's eth0.
 fn mac(namespace: &Namespace) -> [u8; 6] {
-    let mut ip = namespace.command("ip");
-    let output = ip.args(["-json", "link", "show", "eth0"]).output().unwrap();
-    let links: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let text = links[0]["address"].as_str().unwrap();
+    let link = namespace.link("eth0");
+    let text = link["address"].as_str().unwrap();
     let bytes: Vec<u8> = text.split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
     bytes.try_into().unwrap()
 }
