@@ -26,8 +26,12 @@ impl Decap {
     /// On every backend, for tunnels from the balancer's addresses.
     pub fn everywhere(lab: &Lab) -> Result<Vec<Self>> {
         let [v4, v6] = Family::ALL.map(|family| lab.topology().balancer_inside(family));
-        let from = format!("{v4},{v6}");
-        lab.backends().iter().map(|backend| Self::start(lab, backend, &["--from", &from])).collect()
+        Self::everywhere_from(lab, &format!("{v4},{v6}"))
+    }
+
+    /// On every backend, for tunnels from these prefixes.
+    pub fn everywhere_from(lab: &Lab, from: &str) -> Result<Vec<Self>> {
+        lab.backends().iter().map(|backend| Self::start(lab, backend, &["--from", from])).collect()
     }
 
     /// On one backend; returns when it is attached.

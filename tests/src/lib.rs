@@ -4,6 +4,7 @@
 //! Used by the tests, `cargo xtask lab` and `cargo xtask demo`. Knows the product only by its command line.
 
 mod balancer;
+mod capture;
 mod decap;
 mod http;
 mod lab;
@@ -21,6 +22,7 @@ mod udp_echo;
 mod xdp_pass;
 
 pub use balancer::{BackendConfig, Balancer, QUICK_DETECTION, ServiceConfig};
+pub use capture::{Capture, packet_socket};
 pub use decap::{Decap, DecapCounts};
 pub use http::{Connection, Failure, Response};
 pub use lab::{Backend, Lab};

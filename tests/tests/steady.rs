@@ -122,7 +122,12 @@ fn until_stateless(scene: &Scene) {
 fn await_unmarked(scene: &Scene) {
     let limit = Instant::now() + IDLE + SLACK;
     while marked_slots(scene) > 0 {
-        assert!(Instant::now() < limit, "slots stay marked");
+        assert!(
+            Instant::now() < limit,
+            "slots stay marked: {:#}\n{}",
+            scene.balancer.status().unwrap(),
+            scene.balancer.log()
+        );
         sleep(Duration::from_millis(200));
     }
 }
