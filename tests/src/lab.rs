@@ -129,6 +129,18 @@ impl Lab {
         self.routers().iter().try_for_each(|router| network::forbid_icmp(router, &self.topology))
     }
 
+    /// Backends announce segments of this size to a far client.
+    pub fn announce_mss(&self, bytes: u16) -> Result<()> {
+        let announce = |b: &Backend| network::announce_mss(&b.namespace, &self.topology, bytes);
+        self.backends.iter().try_for_each(announce)
+    }
+
+    /// Client and backends forget what they learned of paths.
+    pub fn forget_path_mtus(&self) -> Result<()> {
+        let backends = self.backends.iter().map(|backend| &backend.namespace);
+        backends.chain([self.client()]).try_for_each(network::flush_routes_learned)
+    }
+
     pub fn backends(&self) -> &[Backend] {
         &self.backends
     }

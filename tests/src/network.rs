@@ -219,12 +219,21 @@ pub(crate) fn forbid_icmp(router: &Namespace, topology: &Topology) -> Result<()>
         )
     };
     ip(router, &rules(client, VIPS.0, "icmp"))?;
-    let name = router.name();
-    let mut ip6 = Command::new("ip");
-    run_with_input(
-        ip6.args(["-6", "-netns", name, "-batch", "-"]),
-        &rules(client6, VIPS.1, "ipv6-icmp"),
-    )
+    ip6(router, &rules(client6, VIPS.1, "ipv6-icmp"))
+}
+
+/// What a backend's route to a far client says of segments.
+pub(crate) fn announce_mss(backend: &Namespace, topology: &Topology, bytes: u16) -> Result<()> {
+    let home = via(&|family| topology.core_inside(family), CLIENTS.0, CLIENTS.1);
+    let home =
+        home.replace("route add", "route replace").replace('\n', &format!(" advmss {bytes}\n"));
+    ip(backend, &home)
+}
+
+/// Forgets path MTUs.
+pub(crate) fn flush_routes_learned(namespace: &Namespace) -> Result<()> {
+    ip(namespace, "route flush cache\n")?;
+    ip6(namespace, "route flush cache\n")
 }
 
 fn routes(lab: &Lab) -> Result<()> {
@@ -308,4 +317,10 @@ pub(crate) fn configure_dsr_vips(backend: &Namespace, vips: &[IpAddr]) -> Result
 /// Runs `ip` commands, one a line, in a namespace.
 pub(crate) fn ip(namespace: &Namespace, lines: &str) -> Result<()> {
     run_with_input(Command::new("ip").args(["-netns", namespace.name(), "-batch", "-"]), lines)
+}
+
+/// The same for what `ip` takes for IPv4 unless told otherwise.
+fn ip6(namespace: &Namespace, lines: &str) -> Result<()> {
+    let mut ip = Command::new("ip");
+    run_with_input(ip.args(["-6", "-netns", namespace.name(), "-batch", "-"]), lines)
 }
