@@ -15,26 +15,40 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{
-    lab::Lab,
+    lab::{Backend, Lab},
     namespace::Namespace,
     process::{Process, wait_until},
     topology::{Arms, Family, Mode},
 };
 
-/// The configuration of a service over all of a lab's backends.
+/// The configuration of a service over a lab's backends.
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
     pub name: String,
     pub listen: Vec<String>,
     pub mode: Mode,
-    /// One family a service: a `nat` or `dsr` service has backends of its own family.
+    /// Of the VIP.
     pub family: Family,
+    /// Of the backends' addresses: in `nat` that of the VIP.
+    pub servers: Family,
     /// The inline table of `health`, without braces.
     pub health: String,
     /// How long a connection may be silent across a change.
     pub idle_timeout: String,
     /// Weights of the first backends; 1 for the rest.
     pub weights: Vec<u16>,
+    /// Which of the lab's backends it has, by other names perhaps; `None`: all, by their own.
+    pub backends: Option<Vec<BackendConfig>>,
+    /// Other keys of the service: lines of TOML.
+    pub more: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendConfig {
+    pub name: String,
+    /// Which of the lab's backends it is.
+    pub server: u8,
+    pub weight: u16,
 }
 
 impl ServiceConfig {
@@ -45,11 +59,14 @@ impl ServiceConfig {
             listen: vec![format!("{}/tcp", SocketAddr::new(family.vip(), 80))],
             mode,
             family,
+            servers: family,
             health: "http = \"/healthz\", interval = \"1s\", fast_interval = \"100ms\", \
                      timeout = \"500ms\", rise = 2, fall = 3"
                 .into(),
             idle_timeout: "300s".into(),
             weights: Vec::new(),
+            backends: None,
+            more: String::new(),
         }
     }
 
@@ -72,25 +89,34 @@ impl ServiceConfig {
         service
     }
 
+    fn all_of(&self, lab: &Lab) -> Vec<BackendConfig> {
+        let backend = |(server, backend): (u8, &Backend)| BackendConfig {
+            name: backend.name.clone(),
+            server,
+            weight: self.weights.get(usize::from(server)).copied().unwrap_or(1),
+        };
+        (0u8..).zip(lab.backends()).map(backend).collect()
+    }
+
     fn to_toml(&self, lab: &Lab) -> String {
         let listen: Vec<_> = self.listen.iter().map(|text| format!("\"{text}\"")).collect();
         let mut text = format!(
             "\n[[service]]\nname = \"{}\"\nlisten = [{}]\nmode = \"{}\"\nhealth = {{ {} }}\n\
-             idle_timeout = \"{}\"\nbackends = [\n",
+             idle_timeout = \"{}\"\n{}backends = [\n",
             self.name,
             listen.join(", "),
             self.mode,
             self.health,
-            self.idle_timeout
+            self.idle_timeout,
+            self.more,
         );
-        for (index, backend) in (0u8..).zip(lab.backends()) {
-            let address: IpAddr = lab.topology().backend(index, self.family);
-            let weight = self.weights.get(usize::from(index)).copied().unwrap_or(1);
+        let backends = self.backends.clone().unwrap_or_else(|| self.all_of(lab));
+        for BackendConfig { name, server, weight } in backends {
+            let address: IpAddr = lab.topology().backend(server, self.servers);
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "  {{ name = \"{}\", address = \"{address}\", weight = {weight} }},",
-                backend.name
+                "  {{ name = \"{name}\", address = \"{address}\", weight = {weight} }},"
             );
         }
         text + "]\n"
@@ -214,6 +240,13 @@ impl Balancer {
         }
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("lb {arguments:?} did not print JSON"))
+    }
+
+    /// `lb apply` of these services, which must succeed.
+    pub fn apply(&self, lab: &Lab, services: &[ServiceConfig]) -> Result<Value> {
+        let path = lab.path("next.toml");
+        fs::write(&path, lab.config(services))?;
+        self.json(&["apply", &path.display().to_string()])
     }
 
     pub fn process(&mut self) -> &mut Process {

@@ -29,6 +29,8 @@ pub struct Backend {
 }
 
 const ROLES: [&str; 3] = ["switch", "client", "lb"];
+/// Of a lab whose client is far.
+const ROUTERS: [&str; 2] = ["near", "core"];
 const DESCRIPTION: &str = "topology.json";
 
 impl Lab {
@@ -52,7 +54,7 @@ impl Lab {
         fs::write(directory.join(DESCRIPTION), serde_json::to_vec(&topology)?)?;
         // From here on `Drop` removes what was made, also when a step fails.
         let mut lab = Self { id, topology, keep: false, roles: Vec::new(), backends: Vec::new() };
-        for role in ROLES {
+        for role in roles(&lab.topology) {
             lab.roles.push(Namespace::create(&registry::namespace_name(&lab.id, role))?);
         }
         for index in 0..lab.topology.backends {
@@ -74,7 +76,7 @@ impl Lab {
         let text = fs::read(directory.join(DESCRIPTION)).with_context(|| format!("no lab {id}"))?;
         let topology: Topology = serde_json::from_slice(&text)?;
         let open = |role: &str| Namespace::open(&registry::namespace_name(id, role));
-        let roles = ROLES.iter().map(|role| open(role)).collect::<Result<_>>()?;
+        let roles = roles(&topology).map(open).collect::<Result<_>>()?;
         let backends = (0..topology.backends)
             .map(|index| {
                 let name = topology.backend_name(index);
@@ -116,6 +118,29 @@ impl Lab {
         &self.roles[2]
     }
 
+    /// `near` and `core`, if the client is far.
+    pub fn routers(&self) -> &[Namespace] {
+        &self.roles[ROLES.len()..]
+    }
+
+    /// From now on the routers neither make nor forward ICMP to the client or to a VIP, as a
+    /// firewall does that thinks all of it harmful.
+    pub fn forbid_icmp(&self) -> Result<()> {
+        self.routers().iter().try_for_each(|router| network::forbid_icmp(router, &self.topology))
+    }
+
+    /// Backends announce segments of this size to a far client.
+    pub fn announce_mss(&self, bytes: u16) -> Result<()> {
+        let announce = |b: &Backend| network::announce_mss(&b.namespace, &self.topology, bytes);
+        self.backends.iter().try_for_each(announce)
+    }
+
+    /// Client and backends forget what they learned of paths.
+    pub fn forget_path_mtus(&self) -> Result<()> {
+        let backends = self.backends.iter().map(|backend| &backend.namespace);
+        backends.chain([self.client()]).try_for_each(network::flush_routes_learned)
+    }
+
     pub fn backends(&self) -> &[Backend] {
         &self.backends
     }
@@ -155,7 +180,7 @@ impl Lab {
         xdp_pass::attach(self.balancer(), "eth0")
     }
 
-    /// Puts VIPs on every backend's `lo`, as `dsr` needs; done at the start for the two usual ones.
+    /// Puts VIPs on every backend's `lo`, as all modes but `nat` need; done at the start for the two usual ones.
     pub fn configure_dsr_vips(&self, vips: &[IpAddr]) -> Result<()> {
         for backend in &self.backends {
             network::configure_dsr_vips(&backend.namespace, vips)?;
@@ -178,6 +203,11 @@ impl Lab {
             })
         })
     }
+}
+
+fn roles(topology: &Topology) -> impl Iterator<Item = &'static str> {
+    let routers = ROUTERS.iter().filter(|_| topology.far.is_some());
+    ROLES.iter().chain(routers).copied()
 }
 
 impl Drop for Lab {

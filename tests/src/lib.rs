@@ -4,6 +4,8 @@
 //! Used by the tests, `cargo xtask lab` and `cargo xtask demo`. Knows the product only by its command line.
 
 mod balancer;
+mod capture;
+mod decap;
 mod http;
 mod lab;
 mod load;
@@ -13,20 +15,26 @@ mod network;
 mod nginx;
 mod observe;
 mod process;
+mod reach;
 mod registry;
 mod topology;
+mod transfer;
 mod udp_echo;
 mod xdp_pass;
 
-pub use balancer::{Balancer, QUICK_DETECTION, ServiceConfig};
+pub use balancer::{BackendConfig, Balancer, QUICK_DETECTION, ServiceConfig};
+pub use capture::{Capture, packet_socket};
+pub use decap::{Decap, DecapCounts};
 pub use http::{Connection, Failure, Response};
 pub use lab::{Backend, Lab};
 pub use load::{Limit, Load, Outcome, Report, Request, RunningLoad};
 pub use long_connections::{ConnectionReport, LongConnections, RunningConnections};
 pub use namespace::Namespace;
-pub use nginx::Nginx;
+pub use nginx::{HUGE_BYTES, Nginx};
 pub use observe::Counts;
 pub use process::Process;
+pub use reach::{Probe, ping, traceroute};
 pub use registry::{down, down_stale, kept};
 pub use topology::{Arms, Family, Mode, Topology, VIP4, VIP6};
+pub use transfer::{download, upload};
 pub use udp_echo::UdpEcho;

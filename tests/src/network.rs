@@ -12,7 +12,7 @@ use crate::{
     lab::Lab,
     namespace::Namespace,
     process::{run, run_with_input, wait_until},
-    topology::{Arms, Family, Mode},
+    topology::{Arms, Family, Topology},
     xdp_pass,
 };
 
@@ -27,7 +27,7 @@ struct Cable<'a> {
 
 pub(crate) fn build(lab: &Lab) -> Result<()> {
     prepare(lab.switch())?;
-    ip(lab.switch(), &bridges(lab.topology().arms))?;
+    ip(lab.switch(), &bridges(lab.topology()))?;
     for cable in cables(lab) {
         connect(lab.switch(), &cable)?;
     }
@@ -39,24 +39,26 @@ pub(crate) fn build(lab: &Lab) -> Result<()> {
     if lab.topology().arms == Arms::Two {
         xdp_pass::attach(lab.switch(), "lb1")?;
     }
+    if let Some(mtu) = lab.topology().far {
+        link_routers(lab, mtu)?;
+    }
     routes(lab)?;
-    if lab.topology().mode == Mode::Dsr {
+    if lab.topology().mode.is_direct() {
         lab.configure_dsr_vips(&[Family::V4.vip(), Family::V6.vip()])?;
     }
     Ok(())
 }
 
-fn bridges(arms: Arms) -> String {
+fn bridges(topology: &Topology) -> String {
     let bridge = |name: &str| {
         format!(
             "link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
              link set {name} up\n"
         )
     };
-    match arms {
-        Arms::One => bridge("br0"),
-        Arms::Two => bridge("br0") + &bridge("br1"),
-    }
+    let inside = if topology.arms == Arms::Two { bridge("br1") } else { String::new() };
+    let outside = if topology.far.is_some() { bridge("br2") } else { String::new() };
+    bridge("br0") + &inside + &outside
 }
 
 fn cables(lab: &Lab) -> Vec<Cable<'_>> {
@@ -67,7 +69,7 @@ fn cables(lab: &Lab) -> Vec<Cable<'_>> {
             namespace: lab.client(),
             interface: "eth0",
             port: "client".into(),
-            bridge: "br0",
+            bridge: if topology.far.is_some() { "br2" } else { "br0" },
             addresses: both(&|family| topology.client(family)),
         },
         Cable {
@@ -89,6 +91,22 @@ fn cables(lab: &Lab) -> Vec<Cable<'_>> {
             port: "lb1".into(),
             bridge: inside,
             addresses: both(&|family| topology.balancer_inside(family)),
+        });
+    }
+    if let [near, core] = lab.routers() {
+        cables.push(Cable {
+            namespace: near,
+            interface: "eth0",
+            port: "near".into(),
+            bridge: "br2",
+            addresses: both(&|family| topology.routers(family)[0]),
+        });
+        cables.push(Cable {
+            namespace: core,
+            interface: "eth0",
+            port: "core".into(),
+            bridge: "br0",
+            addresses: both(&|family| topology.core_inside(family)),
         });
     }
     for (index, backend) in (0..).zip(lab.backends()) {
@@ -118,11 +136,8 @@ fn connect(switch: &Namespace, cable: &Cable<'_>) -> Result<()> {
         .args(["peer", "name", port, "netns", switch.name()]))?;
     // Packets made on this machine leave with partial checksums and as super-packets unless told otherwise;
     // a rewritten address would then end in a wrong checksum.
-    for (namespace, link) in [(*namespace, *interface), (switch, port.as_str())] {
-        run(namespace.command("ethtool").args([
-            "-K", link, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off",
-        ]))?;
-    }
+    offloads_off(namespace, interface)?;
+    offloads_off(switch, port)?;
     ip(switch, &format!("link set {port} master {bridge}\nlink set {port} up\n"))?;
     let [v4, v6] = addresses;
     ip(
@@ -132,6 +147,12 @@ fn connect(switch: &Namespace, cable: &Cable<'_>) -> Result<()> {
              address add {v4}/24 dev {interface}\naddress add {v6}/64 dev {interface} nodad\n"
         ),
     )
+}
+
+fn offloads_off(namespace: &Namespace, link: &str) -> Result<()> {
+    run(namespace
+        .command("ethtool")
+        .args(["-K", link, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off"]))
 }
 
 /// Before the first link: what new links inherit.
@@ -146,13 +167,89 @@ fn prepare(namespace: &Namespace) -> Result<()> {
     ])
 }
 
+const VIPS: (&str, &str) = ("192.0.2.0/24", "2001:db8::/64");
+/// Where a far client is.
+const CLIENTS: (&str, &str) = ("10.76.0.0/24", "fd76::/64");
+
+/// Routes to a network of each family.
+fn via(gateway: &dyn Fn(Family) -> IpAddr, v4: &str, v6: &str) -> String {
+    let (gateway4, gateway6) = (gateway(Family::V4), gateway(Family::V6));
+    format!("route add {v4} via {gateway4}\nroute add {v6} via {gateway6}\n")
+}
+
+/// The link between the two routers, without a bridge: no end of it knows the other's MTU.
+fn link_routers(lab: &Lab, mtu: u16) -> Result<()> {
+    let [near, core] = lab.routers() else { return Ok(()) };
+    run(Command::new("ip")
+        .args(["link", "add", "eth1", "mtu", &mtu.to_string(), "netns", near.name()])
+        .args(["type", "veth", "peer", "name", "eth1", "mtu", &mtu.to_string()])
+        .args(["netns", core.name()]))?;
+    let topology = lab.topology();
+    let inside: [&dyn Fn(Family) -> IpAddr; 2] =
+        [&|family| topology.near_inside(family), &|family| topology.routers(family)[1]];
+    for (router, address) in [near, core].into_iter().zip(inside) {
+        offloads_off(router, "eth1")?;
+        router.sysctl(&[
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv6/conf/all/forwarding", "1"),
+            // Errors are part of the test: not only so many a second.
+            ("net/ipv4/icmp_ratelimit", "0"),
+            ("net/ipv6/icmp/ratelimit", "0"),
+            // They are to come from the link where a packet came in, as a traceroute shows it.
+            ("net/ipv4/icmp_errors_use_inbound_ifaddr", "1"),
+        ])?;
+        let (v4, v6) = (address(Family::V4), address(Family::V6));
+        ip(
+            router,
+            &format!(
+                "link set eth1 up\naddress add {v4}/24 dev eth1\naddress add {v6}/64 dev eth1 nodad\n"
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+/// Rules that make a router drop what ICMP it would send or forward to a client or a VIP.
+pub(crate) fn forbid_icmp(router: &Namespace, topology: &Topology) -> Result<()> {
+    let (client, client6) = (topology.client(Family::V4), topology.client(Family::V6));
+    let rules = |clients: IpAddr, vips: &str, protocol: &str| {
+        format!(
+            "rule add to {clients} ipproto {protocol} blackhole\n\
+             rule add to {vips} ipproto {protocol} blackhole\n"
+        )
+    };
+    ip(router, &rules(client, VIPS.0, "icmp"))?;
+    ip6(router, &rules(client6, VIPS.1, "ipv6-icmp"))
+}
+
+/// What a backend's route to a far client says of segments.
+pub(crate) fn announce_mss(backend: &Namespace, topology: &Topology, bytes: u16) -> Result<()> {
+    let home = via(&|family| topology.core_inside(family), CLIENTS.0, CLIENTS.1);
+    let home =
+        home.replace("route add", "route replace").replace('\n', &format!(" advmss {bytes}\n"));
+    ip(backend, &home)
+}
+
+/// Forgets path MTUs.
+pub(crate) fn flush_routes_learned(namespace: &Namespace) -> Result<()> {
+    ip(namespace, "route flush cache\n")?;
+    ip6(namespace, "route flush cache\n")
+}
+
 fn routes(lab: &Lab) -> Result<()> {
     let topology = lab.topology();
-    let via = |address: &dyn Fn(Family) -> IpAddr, v4: &str, v6: &str| {
-        let (gateway4, gateway6) = (address(Family::V4), address(Family::V6));
-        format!("route add {v4} via {gateway4}\nroute add {v6} via {gateway6}\n")
-    };
-    ip(lab.client(), &via(&|family| topology.balancer(family), "192.0.2.0/24", "2001:db8::/64"))?;
+    match lab.routers() {
+        [near, core] => {
+            ip(lab.client(), &via(&|family| topology.routers(family)[0], "default", "default"))?;
+            ip(near, &via(&|family| topology.routers(family)[1], "default", "default"))?;
+            ip(core, &via(&|family| topology.balancer(family), VIPS.0, VIPS.1))?;
+            ip(core, &via(&|family| topology.near_inside(family), CLIENTS.0, CLIENTS.1))?;
+            let home = via(&|family| topology.core_inside(family), CLIENTS.0, CLIENTS.1);
+            let at_home = lab.backends().iter().map(|backend| &backend.namespace);
+            at_home.chain([lab.balancer()]).try_for_each(|namespace| ip(namespace, &home))?;
+        }
+        _ => ip(lab.client(), &via(&|family| topology.balancer(family), VIPS.0, VIPS.1))?,
+    }
     // One client address must be able to open many connections in a short time.
     lab.client().sysctl(&[("net/ipv4/ip_local_port_range", "1024 65535")])?;
     if topology.arms == Arms::Two {
@@ -163,7 +260,7 @@ fn routes(lab: &Lab) -> Result<()> {
             )?;
         }
     }
-    if topology.arms == Arms::Two && topology.mode == Mode::Dsr {
+    if topology.arms == Arms::Two && topology.mode.is_direct() {
         // The backends answer the client through a router; here the balancer's kernel is that router.
         lab.balancer()
             .sysctl(&[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")])?;
@@ -179,7 +276,7 @@ pub(crate) fn wait_for_link(
     port: &str,
 ) -> Result<()> {
     let up = || {
-        let ends = [(namespace, interface), (switch, port)].map(|(ns, name)| link(ns, name));
+        let ends = [(namespace, interface), (switch, port)].map(|(ns, name)| ns.link(name));
         ends.iter().all(|end| end["operstate"] == "UP")
             && ends[1]["linkinfo"]["info_slave_data"]["state"] == "forwarding"
     };
@@ -189,13 +286,15 @@ pub(crate) fn wait_for_link(
     Ok(())
 }
 
-/// What `ip` says about a link; null if it says nothing.
-fn link(namespace: &Namespace, name: &str) -> Value {
-    let mut ip = Command::new("ip");
-    ip.args(["-netns", namespace.name(), "-json", "-details", "link", "show", "dev", name]);
-    let text = ip.output().map(|output| output.stdout).unwrap_or_default();
-    let links: Value = serde_json::from_slice(&text).unwrap_or_default();
-    links[0].clone()
+impl Namespace {
+    /// What `ip` says about a link; null if it says nothing.
+    pub fn link(&self, name: &str) -> Value {
+        let mut ip = Command::new("ip");
+        ip.args(["-netns", self.name(), "-json", "-details", "link", "show", "dev", name]);
+        let text = ip.output().map(|output| output.stdout).unwrap_or_default();
+        let links: Value = serde_json::from_slice(&text).unwrap_or_default();
+        links[0].clone()
+    }
 }
 
 /// The VIPs on `lo`, and silence about them in ARP: only the balancer answers for a VIP.
@@ -218,4 +317,10 @@ pub(crate) fn configure_dsr_vips(backend: &Namespace, vips: &[IpAddr]) -> Result
 /// Runs `ip` commands, one a line, in a namespace.
 pub(crate) fn ip(namespace: &Namespace, lines: &str) -> Result<()> {
     run_with_input(Command::new("ip").args(["-netns", namespace.name(), "-batch", "-"]), lines)
+}
+
+/// The same for what `ip` takes for IPv4 unless told otherwise.
+fn ip6(namespace: &Namespace, lines: &str) -> Result<()> {
+    let mut ip = Command::new("ip");
+    run_with_input(ip.args(["-6", "-netns", namespace.name(), "-batch", "-"]), lines)
 }

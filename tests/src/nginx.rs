@@ -1,8 +1,9 @@
-//! nginx as a backend: `/` names the backend, `/healthz` is for probes (not logged), `/big` is 100 KiB, `/status`
-//! counts. Ports 80 and 8080, both families.
+//! nginx as a backend: `/` names the backend, `/echo/…` repeats the path as well, `/healthz` is for probes (not
+//! logged), `/big` is 100 KiB and `/huge` 8 MiB, `/upload` says how many bytes it was sent, `/status` counts.
+//! Ports 80 and 8080, both families.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,12 +23,16 @@ pub struct Nginx {
 }
 
 const BIG_BYTES: usize = 100 * 1024;
+/// Bytes of `/huge`.
+pub const HUGE_BYTES: u64 = 8 << 20;
 
 impl Nginx {
     /// Writes the configuration; does not start it.
     pub(crate) fn configure(namespace: &Namespace, name: &str, directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory.join("www"))?;
         fs::write(directory.join("www/big"), vec![b'x'; BIG_BYTES])?;
+        // Zeroes that take no room.
+        File::create(directory.join("www/huge"))?.set_len(HUGE_BYTES)?;
         fs::write(directory.join("nginx.conf"), configuration(name, directory))?;
         Ok(Self::at(namespace, directory))
     }
@@ -157,6 +162,15 @@ http {{
         }}
         location = /status {{ access_log off; stub_status; }}
         location = /big {{ root {directory}/www; }}
+        location = /huge {{ root {directory}/www; }}
+        # Passed on, and so answered, when all of it is here.
+        location = /upload {{ client_max_body_size 0; proxy_pass http://127.0.0.1:80/received; }}
+        location = /received {{
+            access_log off;
+            client_max_body_size 0;
+            return 200 "$content_length\n";
+        }}
+        location /echo/ {{ return 200 "{name} $uri\n"; }}
         location / {{ return 200 "{name}\n"; }}
     }}
 }}

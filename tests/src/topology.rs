@@ -3,6 +3,9 @@
 //! One-armed: client .1, balancer .2 and backends .11, .12, … share 10.77.0.0/24 and fd77::/64. Two-armed: the
 //! backends are in 10.78.0.0/24 and fd78::/64 instead, behind the balancer's eth1. The VIPs (192.0.2.0/24,
 //! 2001:db8::/64) are routed to the balancer.
+//!
+//! Far: the client is .1 of 10.76.0.0/24 and fd76::/64, behind two routers. `near` has .2 there and .1 of 10.75.0.0/24,
+//! the link between them, whose MTU may be smaller than all others; `core` has .2 of that and 10.77.0.3, fd77::3.
 
 use std::{
     fmt,
@@ -23,6 +26,24 @@ pub enum Mode {
     Nat,
     /// Direct server return: the backends have the VIPs on `lo`.
     Dsr,
+    /// As `dsr`, through IP in IP: the backends decapsulate.
+    Ipip,
+    /// As `ipip`, through UDP.
+    Gue,
+}
+
+impl Mode {
+    pub const ALL: [Self; 4] = [Self::Nat, Self::Dsr, Self::Ipip, Self::Gue];
+
+    /// Packets reach the backends in tunnels.
+    pub fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
+    }
+
+    /// Backends answer clients themselves, from the VIP.
+    pub fn is_direct(self) -> bool {
+        self != Self::Nat
+    }
 }
 
 impl fmt::Display for Mode {
@@ -30,6 +51,8 @@ impl fmt::Display for Mode {
         f.pad(match self {
             Self::Nat => "nat",
             Self::Dsr => "dsr",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
         })
     }
 }
@@ -41,7 +64,9 @@ impl FromStr for Mode {
         match text {
             "nat" => Ok(Self::Nat),
             "dsr" => Ok(Self::Dsr),
-            _ => bail!("no mode {text:?}: nat or dsr"),
+            "ipip" => Ok(Self::Ipip),
+            "gue" => Ok(Self::Gue),
+            _ => bail!("no mode {text:?}: nat, dsr, ipip or gue"),
         }
     }
 }
@@ -53,6 +78,8 @@ pub enum Family {
 }
 
 impl Family {
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
     pub fn vip(self) -> IpAddr {
         match self {
             Self::V4 => VIP4.into(),
@@ -87,12 +114,14 @@ pub struct Topology {
     pub arms: Arms,
     /// Start nginx in every backend.
     pub nginx: bool,
+    /// The client is behind two routers; the MTU of the link between them.
+    pub far: Option<u16>,
 }
 
 impl Topology {
     /// One-armed, with nginx in every backend.
     pub fn new(mode: Mode, backends: u8) -> Self {
-        Self { backends, mode, arms: Arms::One, nginx: true }
+        Self { backends, mode, arms: Arms::One, nginx: true, far: None }
     }
 
     pub fn two_armed(mut self) -> Self {
@@ -105,8 +134,29 @@ impl Topology {
         self
     }
 
+    /// Puts two routers between client and balancer, and a link of this MTU between the routers.
+    pub fn far(mut self, mtu: u16) -> Self {
+        self.far = Some(mtu);
+        self
+    }
+
     pub fn client(&self, family: Family) -> IpAddr {
-        address(77, 1, family)
+        address(if self.far.is_some() { 76 } else { 77 }, 1, family)
+    }
+
+    /// The routers' addresses on the client's side of each: `near`, then `core`.
+    pub fn routers(&self, family: Family) -> [IpAddr; 2] {
+        [address(76, 2, family), address(75, 2, family)]
+    }
+
+    /// The address of `near` on the link to `core`.
+    pub(crate) fn near_inside(&self, family: Family) -> IpAddr {
+        address(75, 1, family)
+    }
+
+    /// The address of `core` where the balancer is.
+    pub(crate) fn core_inside(&self, family: Family) -> IpAddr {
+        address(77, 3, family)
     }
 
     /// The balancer's address on the clients' side.

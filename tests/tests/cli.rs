@@ -166,7 +166,7 @@ fn every_bad_input_is_refused_and_changes_nothing() {
     let scene = Scene::start();
     for (name, from, to) in [
         ("weight.toml", "weight = 1", "weight = 1001"),
-        ("mode.toml", "mode = \"nat\"", "mode = \"ipip\""),
+        ("mode.toml", "mode = \"nat\"", "mode = \"tunnel\""),
         ("key.toml", "weight = 1", "wieght = 1"),
         ("family.toml", "10.77.0.12", "fd77::12"),
         ("vip.toml", "10.77.0.12", "192.0.2.10"),
@@ -231,7 +231,7 @@ fn every_bad_input_is_refused_and_changes_nothing() {
         ("apply @/empty.toml", 2, "node"),
         ("apply @/binary.toml", 2, "not UTF-8"),
         ("apply @/weight.toml", 2, "weight.toml:11:"),
-        ("apply @/mode.toml", 2, "'ipip' is not a forwarding mode"),
+        ("apply @/mode.toml", 2, "'tunnel' is not a forwarding mode"),
         ("apply @/key.toml", 2, "did you mean `weight`?"),
         ("apply @/family.toml", 2, "two services"),
         ("apply @/vip.toml", 2, "is a VIP"),

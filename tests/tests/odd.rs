@@ -4,22 +4,21 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_tests::{
     Balancer, Connection, Counts, Family, Lab, Limit, Load, Mode, ServiceConfig, Topology, UdpEcho,
+    ping,
 };
 use serde_json::Value;
-use socket2::{Domain, Protocol, Socket, Type};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 fn start(mode: Mode) -> (Lab, Balancer) {
     let lab = Lab::build(Topology::new(mode, 2)).unwrap();
-    let services = FAMILIES.map(|family| ServiceConfig {
+    let services = Family::ALL.map(|family| ServiceConfig {
         name: family.to_string().to_lowercase(),
         ..ServiceConfig::quick(mode, family)
     });
@@ -38,27 +37,6 @@ fn any(family: Family) -> SocketAddr {
     }
 }
 
-/// An echo request from the client; the payload came back.
-fn ping(lab: &Lab, address: IpAddr) -> bool {
-    lab.client().sysctl(&[("net/ipv4/ping_group_range", "0 0")]).unwrap();
-    let (kind, protocol) = match address {
-        IpAddr::V4(_) => (8, Protocol::ICMPV4),
-        IpAddr::V6(_) => (128, Protocol::ICMPV6),
-    };
-    let target = SocketAddr::new(address, 0);
-    let pinged = lab.client().enter(|| {
-        let socket = Socket::new(Domain::for_address(target), Type::DGRAM, Some(protocol))?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
-        socket.connect(&target.into())?;
-        // Type, code, checksum and identifier by the kernel, sequence number, payload.
-        socket.send(&[&[kind, 0, 0, 0, 0, 0, 0, 1][..], b"holdfast"].concat())?;
-        let mut answer = [0; 64];
-        let length = (&socket).read(&mut answer)?;
-        Ok::<_, std::io::Error>(answer[..length].ends_with(b"holdfast"))
-    });
-    matches!(pinged.unwrap(), Ok(true))
-}
-
 /// A service of the balancer's own host, such as ssh: it sends back what it gets.
 fn echo_once(lab: &Lab, address: SocketAddr) -> thread::JoinHandle<()> {
     let listener = lab.balancer().enter(|| TcpListener::bind(address)).unwrap().unwrap();
@@ -74,13 +52,13 @@ fn echo_once(lab: &Lab, address: SocketAddr) -> thread::JoinHandle<()> {
 /// In both modes, and in `nat` above all, where replies of backends come to the same address.
 fn own_address(mode: Mode) {
     let (lab, balancer) = start(mode);
-    for family in FAMILIES {
+    for family in Family::ALL {
         let own = lab.topology().balancer(family);
         // ARP and neighbour discovery begin anew, with the program attached.
         let mut ip = lab.client().command("ip");
         assert!(ip.args(["neigh", "flush", "all"]).status().unwrap().success());
         let before = balancer.count().unwrap();
-        assert!(ping(&lab, own), "{own} does not answer");
+        assert!(ping(lab.client(), own, 100).unwrap(), "{own} does not answer");
 
         let server = SocketAddr::new(own, 2222);
         let echo = echo_once(&lab, server);
@@ -128,7 +106,7 @@ fn the_hosts_own_traffic_passes_in_dsr() {
 #[test]
 fn what_is_for_a_vip_but_no_service_is_not_balanced() {
     let (lab, balancer) = start(Mode::Nat);
-    for family in FAMILIES {
+    for family in Family::ALL {
         let before = balancer.count().unwrap();
         let closed = SocketAddr::new(family.vip(), 81);
         let opened = lab.client().enter(|| Connection::open(closed, TIMEOUT).map(drop)).unwrap();
@@ -192,12 +170,12 @@ fn datagrams(mode: Mode, family: Family) {
 
 #[test]
 fn datagrams_nat() {
-    FAMILIES.into_iter().for_each(|family| datagrams(Mode::Nat, family));
+    Family::ALL.into_iter().for_each(|family| datagrams(Mode::Nat, family));
 }
 
 #[test]
 fn datagrams_dsr() {
-    FAMILIES.into_iter().for_each(|family| datagrams(Mode::Dsr, family));
+    Family::ALL.into_iter().for_each(|family| datagrams(Mode::Dsr, family));
 }
 
 /// Frames the program was given on eth0, by the driver's own counters.
@@ -213,11 +191,11 @@ fn frames(lab: &Lab) -> u64 {
 fn every_frame_ends_in_one_counter() {
     for mode in [Mode::Nat, Mode::Dsr] {
         let (lab, balancer) = start(mode);
-        for family in FAMILIES {
+        for family in Family::ALL {
             let target = SocketAddr::new(family.vip(), 80);
             let report = Load::new(target, Limit::Requests(200)).run(lab.client()).unwrap();
             assert_eq!(report.failures(), 0, "{:?}", report.failure_kinds());
-            assert!(ping(&lab, lab.topology().balancer(family)));
+            assert!(ping(lab.client(), lab.topology().balancer(family), 100).unwrap());
         }
         // Probes go on; a moment in which no frame came is needed to compare.
         let limit = Instant::now() + Duration::from_secs(10);
@@ -237,9 +215,7 @@ fn every_frame_ends_in_one_counter() {
 }
 
 fn xdp(lab: &Lab) -> Value {
-    let mut ip = lab.balancer().command("ip");
-    let output = ip.args(["-json", "link", "show", "eth0"]).output().unwrap();
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0]["xdp"].clone()
+    lab.balancer().link("eth0")["xdp"].clone()
 }
 
 /// `lb.toml` with another XDP policy.

@@ -33,9 +33,7 @@ fn requests(lab: &Lab) -> Report {
 
 /// What the kernel says of the balancer's interface.
 fn link(lab: &Lab) -> Value {
-    let mut ip = lab.balancer().command("ip");
-    let output = ip.args(["-json", "link", "show", "eth0"]).output().unwrap();
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
+    lab.balancer().link("eth0")
 }
 
 fn weight(balancer: &Balancer, backend: &str) -> u64 {

@@ -26,7 +26,7 @@ struct Args {
 enum Task {
     /// Install what is missing to build Holdfast, saying what and why; safe to repeat
     Setup {
-        /// Also what the lab, the demo and the tests run: nginx, curl, wrk, iproute2, ethtool
+        /// Also what the lab, the demo and the tests run: nginx, curl, wrk, iproute2, ethtool, ping, traceroute
         #[arg(long)]
         lab: bool,
     },

@@ -1,9 +1,8 @@
 //! A balancer of the simplest kind, in the balancer's namespace: each packet to a VIP goes into a
 //! tunnel to the lab's only backend.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,9 +13,7 @@ use lb_common::encap::encapsulate;
 use lb_common::frame::{Frame, HostFrame};
 use lb_common::hash::fmix64;
 use lb_common::ip::{V4, V6};
-use lb_tests::{Family, Lab, Namespace};
-use serde_json::Value;
-use socket2::{Domain, Protocol, Socket, Type};
+use lb_tests::{Family, Lab, Namespace, packet_socket};
 
 const GUE_PORT: u32 = 6080;
 
@@ -46,7 +43,7 @@ impl Sender {
             entropy: 0,
         };
         quiet(lab.balancer());
-        let socket = lab.balancer().enter(|| raw_socket("eth0")).unwrap().unwrap();
+        let socket = lab.balancer().enter(|| packet_socket("eth0")).unwrap().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
         let (ends, counts) = (Arc::clone(&stop), Arc::clone(&sent));
@@ -130,10 +127,8 @@ fn address(address: IpAddr) -> Address {
 
 /// MAC address of a namespace's eth0.
 fn mac(namespace: &Namespace) -> [u8; 6] {
-    let mut ip = namespace.command("ip");
-    let output = ip.args(["-json", "link", "show", "eth0"]).output().unwrap();
-    let links: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let text = links[0]["address"].as_str().unwrap();
+    let link = namespace.link("eth0");
+    let text = link["address"].as_str().unwrap();
     let bytes: Vec<u8> = text.split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
     bytes.try_into().unwrap()
 }
@@ -145,32 +140,4 @@ fn quiet(balancer: &Namespace) {
         let mut ip = balancer.command("ip");
         assert!(ip.args(["route", "replace", "blackhole", prefix]).status().unwrap().success());
     }
-}
-
-/// A packet socket on an interface of this thread's namespace; reading waits 20 ms at most.
-fn raw_socket(interface: &str) -> io::Result<Socket> {
-    let all = (libc::ETH_P_ALL as u16).to_be();
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(all))))?;
-    // Not /sys, which is of the namespace that mounted it.
-    let name = std::ffi::CString::new(interface)?;
-    // SAFETY: `name` is a NUL-terminated string.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    // SAFETY: all zeroes are a valid `sockaddr_ll`.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = libc::AF_PACKET as u16;
-    to.sll_protocol = all;
-    to.sll_ifindex = i32::try_from(index).unwrap_or(0);
-    // SAFETY: the address is a `sockaddr_ll` of the size given and outlives the call.
-    let bound = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
-    };
-    if bound != 0 || index == 0 {
-        return Err(io::Error::last_os_error());
-    }
-    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-    Ok(socket)
 }

@@ -1,0 +1,170 @@
+//! Bulk through paths that are narrower than both ends believe: by path MTU discovery, whose
+//! messages go to a VIP, or are the balancer's own where a tunnel's headers leave too little room.
+//!
+//! Each case has its control: the same transfer fails once routers swallow ICMP.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lb_tests::{Balancer, Decap, Family, Lab, Mode, ServiceConfig, Topology, download, upload};
+
+/// For what should work: retransmissions of the first packets lost are part of it.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// For what should not.
+const IMPATIENCE: Duration = Duration::from_secs(3);
+const NARROW: u16 = 1400;
+
+struct Scene {
+    /// Of tunnels; before the lab, which takes its namespaces away.
+    _decaps: Vec<Decap>,
+    lab: Lab,
+    balancer: Balancer,
+}
+
+impl Scene {
+    /// A far client, and a service for each family of VIPs.
+    fn start(mode: Mode, servers: impl Fn(Family) -> Family, link: u16, more: &str) -> Self {
+        let lab = Lab::build(Topology::new(mode, 2).far(link)).unwrap();
+        let decaps = match mode.is_tunnel() {
+            true => Decap::everywhere(&lab).unwrap(),
+            false => Vec::new(),
+        };
+        let services = Family::ALL.map(|family| ServiceConfig {
+            name: family.to_string().to_lowercase(),
+            servers: servers(family),
+            more: more.into(),
+            ..ServiceConfig::quick(mode, family)
+        });
+        let balancer = Balancer::serving(&lab, &services).unwrap();
+        Self { _decaps: decaps, lab, balancer }
+    }
+
+    fn forbid_icmp(&self) {
+        self.lab.forbid_icmp().unwrap();
+        self.lab.forget_path_mtus().unwrap();
+    }
+
+    fn download(&self, family: Family, limit: Duration) -> bool {
+        download(&self.lab, SocketAddr::new(family.vip(), 80), limit).unwrap()
+    }
+
+    fn upload(&self, family: Family, limit: Duration) -> bool {
+        upload(&self.lab, SocketAddr::new(family.vip(), 80), limit).unwrap()
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.balancer.count().unwrap().of(name).unwrap()
+    }
+}
+
+/// A link of 1,400 bytes between two routers, somewhere on the way to the client.
+fn narrow(mode: Mode, servers: impl Fn(Family) -> Family) {
+    let scene = Scene::start(mode, servers, NARROW, "");
+    for family in Family::ALL {
+        let quoted = scene.count("quoted");
+        assert!(scene.download(family, PATIENCE), "{mode} {family}: {}", scene.balancer.log());
+        let errors = scene.count("quoted") - quoted;
+        println!("{mode} {family}: {errors} ICMP errors followed to a backend");
+        assert!(errors > 0, "the backend learned of the narrow link by none");
+        assert!(scene.upload(family, PATIENCE), "{mode} {family}");
+    }
+    assert_eq!(scene.count("drop-icmp-no-flow"), 0);
+    assert_eq!(scene.count("too-big-sent"), 0, "1,400 bytes and a tunnel's headers fit 1,500");
+    scene.forbid_icmp();
+    for family in Family::ALL {
+        assert!(!scene.download(family, IMPATIENCE), "{mode} {family}: without ICMP, too");
+        assert!(!scene.upload(family, IMPATIENCE), "{mode} {family}: without ICMP, too");
+    }
+    scene.balancer.stop().unwrap();
+}
+
+#[test]
+fn narrow_nat() {
+    narrow(Mode::Nat, |family| family);
+}
+
+#[test]
+fn narrow_dsr() {
+    narrow(Mode::Dsr, |_| Family::V4);
+}
+
+#[test]
+fn narrow_ipip() {
+    narrow(Mode::Ipip, |_| Family::V6);
+}
+
+#[test]
+fn narrow_gue() {
+    narrow(Mode::Gue, |_| Family::V4);
+}
+
+/// 1,500 bytes everywhere: clients' full packets do not fit once they have a tunnel's headers.
+fn overhead(mode: Mode, servers: Family) {
+    let scene = Scene::start(mode, |_| servers, 1500, "");
+    for family in Family::ALL {
+        let told = scene.count("too-big-sent");
+        assert!(scene.upload(family, PATIENCE), "{mode} {family} over {servers}");
+        let told = scene.count("too-big-sent") - told;
+        println!("{mode} {family} over {servers}: {told} packets too big, their sender told");
+        assert!(told > 0);
+        assert!(scene.download(family, PATIENCE), "{mode} {family} over {servers}");
+    }
+    scene.forbid_icmp();
+    for family in Family::ALL {
+        assert!(!scene.upload(family, IMPATIENCE), "{mode} {family} over {servers}: untold, too");
+        assert!(scene.download(family, PATIENCE), "replies go by no tunnel");
+    }
+    scene.balancer.stop().unwrap();
+}
+
+#[test]
+fn overhead_of_ipip_over_ipv4() {
+    overhead(Mode::Ipip, Family::V4);
+}
+
+#[test]
+fn overhead_of_ipip_over_ipv6() {
+    overhead(Mode::Ipip, Family::V6);
+}
+
+#[test]
+fn overhead_of_gue_over_ipv4() {
+    overhead(Mode::Gue, Family::V4);
+}
+
+#[test]
+fn overhead_of_gue_over_ipv6() {
+    overhead(Mode::Gue, Family::V6);
+}
+
+/// What `mss` is for: no packet is too big in the first place. In `nat` both handshakes' packets
+/// pass the balancer.
+#[test]
+fn a_lowered_mss_needs_no_icmp_in_nat() {
+    let scene = Scene::start(Mode::Nat, |family| family, NARROW, "mss = 1340\n");
+    scene.forbid_icmp();
+    for family in Family::ALL {
+        assert!(scene.upload(family, PATIENCE) && scene.download(family, PATIENCE), "{family}");
+    }
+    assert!(scene.count("mss-clamped") >= 2 * 4, "SYN and SYN-ACK of four connections");
+    scene.balancer.stop().unwrap();
+}
+
+/// Elsewhere the SYN alone passes, which bounds what backends send. What clients send is for the
+/// backends' own routes to bound.
+#[test]
+fn a_lowered_mss_bounds_replies_that_do_not_pass() {
+    let scene = Scene::start(Mode::Gue, |_| Family::V6, NARROW, "mss = 1340\n");
+    scene.forbid_icmp();
+    for family in Family::ALL {
+        assert!(scene.download(family, PATIENCE), "{family}");
+        assert!(!scene.upload(family, IMPATIENCE), "{family}");
+    }
+    scene.lab.announce_mss(1340).unwrap();
+    for family in Family::ALL {
+        assert!(scene.upload(family, PATIENCE), "{family}");
+    }
+    assert_eq!(scene.count("too-big-sent"), 0);
+    scene.balancer.stop().unwrap();
+}
