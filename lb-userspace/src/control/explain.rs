@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::FlowKey;
+use lb_common::filter;
 use lb_common::find_service::{Service, find_service};
 use lb_common::hash::fast_range;
 use lb_common::ip::{Flow, Ip, V4, V6, ports};
@@ -91,6 +92,11 @@ fn explain_in<I: Ip>(
     answer.steps.push(format!("service {} in mode {}", running.config.name, running.config.mode));
     let hash = flow_hash::<I>(maps.settings.seed, &service, &flow(SYN).key);
     home(&mut answer, running, &View::new(maps), &service, hash);
+    if let Err(verdict) = filter::check(&View::new(maps), &service, &flow(SYN)) {
+        answer.verdict = verdict.name().into();
+        answer.steps.push(verdict.help().into());
+        return answer;
+    }
     let new = decide::<I>(
         &mut answer.steps,
         running,
