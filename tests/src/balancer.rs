@@ -81,6 +81,19 @@ impl ServiceConfig {
         service
     }
 
+    /// [`Self::quick`] for each family, named `ipv4` and `ipv6`.
+    pub fn both(mode: Mode) -> [Self; 2] {
+        Family::ALL.map(|family| Self {
+            name: family.to_string().to_lowercase(),
+            ..Self::quick(mode, family)
+        })
+    }
+
+    /// With backends by their addresses of this family.
+    pub fn over(self, servers: Family) -> Self {
+        Self { servers, ..self }
+    }
+
     /// Port 5353 of the family's VIP for datagrams; its backends are probed by HTTP.
     pub fn udp(mode: Mode, family: Family) -> Self {
         let mut service = Self::quick(mode, family);

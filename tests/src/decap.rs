@@ -23,6 +23,11 @@ pub struct Decap {
 }
 
 impl Decap {
+    /// [`Self::everywhere`] if the lab's mode is a tunnel's.
+    pub fn if_needed(lab: &Lab) -> Result<Vec<Self>> {
+        if lab.topology().mode.is_tunnel() { Self::everywhere(lab) } else { Ok(Vec::new()) }
+    }
+
     /// On every backend, for tunnels from the balancer's addresses.
     pub fn everywhere(lab: &Lab) -> Result<Vec<Self>> {
         let [v4, v6] = Family::ALL.map(|family| lab.topology().balancer_inside(family));

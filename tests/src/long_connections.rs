@@ -1,4 +1,5 @@
-//! Connections that stay: each asks again and again on one TCP connection, and reports when it breaks.
+//! Connections that stay: each asks again and again on one TCP connection, and reports when it breaks. What it sends
+//! differs each time, and the answer must repeat it, so that a lost or doubled answer counts as a break, too.
 
 use std::{
     net::SocketAddr,
@@ -35,6 +36,8 @@ pub struct ConnectionReport {
     /// Another backend answered on the same connection, which must never happen.
     pub moved_to: Option<String>,
     pub requests: u64,
+    /// The longest that an answer took.
+    pub slowest: Duration,
     pub broken: Option<(Instant, Failure)>,
 }
 
@@ -62,12 +65,23 @@ impl LongConnections {
         RunningConnections { threads: (0..self.count).map(start).collect(), stop }
     }
 
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     fn keep(&self, stop: &AtomicBool) -> ConnectionReport {
         let mut report = ConnectionReport {
             local: None,
             backend: None,
             moved_to: None,
             requests: 0,
+            slowest: Duration::ZERO,
             broken: None,
         };
         if let Err(failure) = self.ask(stop, &mut report) {
@@ -80,8 +94,15 @@ impl LongConnections {
         let mut connection = Connection::open(self.target, self.timeout)?;
         report.local = connection.local_addr().ok();
         while !stop.load(Ordering::Relaxed) {
-            let backend = connection.get("/")?.text()?;
+            let (sent, path) = (Instant::now(), format!("/echo/{}", report.requests));
+            let answer = connection.get(&path)?.text()?;
+            let Some((backend, _)) = answer.split_once(' ').filter(|(_, echo)| *echo == path)
+            else {
+                return Err(Failure::Other(format!("{path} was answered with {answer:?}")));
+            };
+            let backend = backend.to_owned();
             report.requests += 1;
+            report.slowest = report.slowest.max(sent.elapsed());
             match &report.backend {
                 None => report.backend = Some(backend),
                 Some(first) if *first != backend => report.moved_to = Some(backend),

@@ -18,11 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 fn start(mode: Mode) -> (Lab, Balancer) {
     let lab = Lab::build(Topology::new(mode, 2)).unwrap();
-    let services = Family::ALL.map(|family| ServiceConfig {
-        name: family.to_string().to_lowercase(),
-        ..ServiceConfig::quick(mode, family)
-    });
-    let balancer = Balancer::serving(&lab, &services).unwrap();
+    let balancer = Balancer::serving(&lab, &ServiceConfig::both(mode)).unwrap();
     (lab, balancer)
 }
 

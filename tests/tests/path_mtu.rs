@@ -26,15 +26,11 @@ impl Scene {
     /// A far client, and a service for each family of VIPs.
     fn start(mode: Mode, servers: impl Fn(Family) -> Family, link: u16, more: &str) -> Self {
         let lab = Lab::build(Topology::new(mode, 2).far(link)).unwrap();
-        let decaps = match mode.is_tunnel() {
-            true => Decap::everywhere(&lab).unwrap(),
-            false => Vec::new(),
-        };
-        let services = Family::ALL.map(|family| ServiceConfig {
-            name: family.to_string().to_lowercase(),
-            servers: servers(family),
+        let decaps = Decap::if_needed(&lab).unwrap();
+        let services = ServiceConfig::both(mode).map(|service| ServiceConfig {
+            servers: servers(service.family),
             more: more.into(),
-            ..ServiceConfig::quick(mode, family)
+            ..service
         });
         let balancer = Balancer::serving(&lab, &services).unwrap();
         Self { _decaps: decaps, lab, balancer }

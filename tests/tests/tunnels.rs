@@ -14,11 +14,7 @@ const BACKENDS: u8 = 2;
 
 /// A service for each family of VIPs, over backends with addresses of one.
 fn services(mode: Mode, servers: Family) -> [ServiceConfig; 2] {
-    Family::ALL.map(|family| ServiceConfig {
-        name: family.to_string().to_lowercase(),
-        servers,
-        ..ServiceConfig::quick(mode, family)
-    })
+    ServiceConfig::both(mode).map(|service| service.over(servers))
 }
 
 /// As many requests as `REQUESTS` to each VIP, and a big file by curl.
