@@ -31,6 +31,18 @@ pub struct Loaded {
 ///
 /// Fails if the kernel refuses it: no rights, no BPF, not enough memory for the limits.
 pub fn load(node: &Node, seed: u64, client_mtu: u32, log_drops: bool) -> Result<Loaded> {
+    load_with(node, seed, client_mtu, log_drops, FEATURES_ALL)
+}
+
+/// [`load`] with only these `FEATURE_*` bits of the program: what it does not have, the verifier
+/// prunes.
+pub fn load_with(
+    node: &Node,
+    seed: u64,
+    client_mtu: u32,
+    log_drops: bool,
+    features: u32,
+) -> Result<Loaded> {
     raise_memory_limit();
     let sizes = Sizes::of(&node.limits);
     let settings = Settings {
@@ -43,7 +55,7 @@ pub fn load(node: &Node, seed: u64, client_mtu: u32, log_drops: bool) -> Result<
         flow_inserts: node.flow_inserts,
         icmp_rate: node.icmp_rate,
         client_mtu,
-        features: FEATURES_ALL,
+        features,
         padding: 0,
     };
     let processors = u32::try_from(
