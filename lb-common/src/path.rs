@@ -221,7 +221,7 @@ fn leaves_with(end: u64, tag: u32) -> u32 {
 }
 
 #[inline(always)]
-fn which(packet: Packet<'_>) -> Result<Part, Verdict> {
+pub(crate) fn which(packet: Packet<'_>) -> Result<Part, Verdict> {
     let Some(head) = packet.head::<14>() else { return Err(Verdict::PassBadHeader) };
     match head.be16::<12>() {
         ether_type::IPV4 => {
@@ -320,21 +320,12 @@ fn serve<I: Family, M: Maps, F: Frame>(
     if features & FEATURE_FILTERS != 0 && service.is(SERVICE_ALLOW | SERVICE_BLOCK | SERVICE_RATE) {
         filter::check(maps, service, flow)?;
     }
-    if service.is(SERVICE_MSS)
-        && flow.is_syn()
-        && mss::clamp::<I>(frame.packet(), service.mss as u16)
-    {
-        maps.count(Event::MssClamped);
-    }
     let named = if features & FEATURE_QUIC != 0 && service.is(SERVICE_QUIC) && !flow.is_tcp() {
         by_server_id::<I, M, F>(maps, frame, service, flow)
     } else {
         None
     };
-    let choice = match named {
-        Some(picked) => Choice::Direct(picked, I::hash(maps.settings().seed, &flow.key)),
-        None => choose::<I, M>(maps, service, flow)?,
-    };
+    let choice = choose::<I, M>(maps, service, flow, named)?;
     let (row, to_open) = match choice {
         Choice::Reply => return Ok(None),
         Choice::Connection(slot) => (slot.entry().row, None),
@@ -343,6 +334,14 @@ fn serve<I: Family, M: Maps, F: Frame>(
     let word = maps.word(row).ok_or(Verdict::DropInternal)?;
     let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
     obstacle::<I, F>(frame, server, flow.length)?;
+    // Not before: who is told of an obstacle is told of the packet as it came, and a backend's
+    // packet is clamped as a reply.
+    if service.is(SERVICE_MSS)
+        && flow.is_syn()
+        && mss::clamp::<I>(frame.packet(), service.mss as u16)
+    {
+        maps.count(Event::MssClamped);
+    }
     if features & FEATURE_NAT != 0 && server.kind == KIND_NAT {
         if let Some(hash) = to_open
             && !nat::close_void(maps, flow)
@@ -428,7 +427,6 @@ fn by_server_id<I: Family, M: Maps, F: Frame>(
     };
     let row = maps.server_id(&ServerIdKey { service: service.number, padding: 0, id })?;
     let word = maps.word(row).filter(|word| word.serving())?;
-    maps.count(Event::QuicServerId);
     Some(Picked { row, word })
 }
 
@@ -445,12 +443,14 @@ pub enum Choice<'m> {
     Direct(Picked, u64),
 }
 
-/// Decides on a client's packet.
+/// Decides on a client's packet; `named` is the backend that it asks for itself (QUIC), which a NAT
+/// connection does not: its entry says where it goes, and what is a reply is no client's at all.
 #[inline(always)]
 pub fn choose<'m, I: Ip, M: Maps>(
     maps: &'m M,
     service: &Service,
     flow: &Flow,
+    named: Option<Picked>,
 ) -> Result<Choice<'m>, Verdict> {
     let has_nat = maps.settings().features & FEATURE_NAT != 0 && service.is(SERVICE_NAT);
     let mut is_void = false;
@@ -463,7 +463,13 @@ pub fn choose<'m, I: Ip, M: Maps>(
         }
     }
     let hash = flow_hash::<I>(maps.settings().seed, service, &flow.key);
-    let picked = pick(maps, service, flow, hash)?;
+    let picked = match named {
+        Some(picked) => {
+            maps.count(Event::QuicServerId);
+            picked
+        }
+        None => pick(maps, service, flow, hash)?,
+    };
     if !has_nat {
         return Ok(Choice::Direct(picked, hash));
     }

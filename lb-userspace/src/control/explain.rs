@@ -171,7 +171,7 @@ fn decide<I: Ip>(
     flow: &Flow,
     what: &str,
 ) -> Result<Picked, Verdict> {
-    let picked = choose::<I, _>(view, service, flow).and_then(|choice| match choice {
+    let picked = choose::<I, _>(view, service, flow, None).and_then(|choice| match choice {
         Choice::Connection(slot) => {
             steps.push(format!("{what}: a NAT connection of it is open"));
             let row = slot.entry().row;
