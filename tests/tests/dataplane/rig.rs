@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use aya::programs::{ProgramError, TestRun, TestRunOptions, TestRunResult};
-use lb_common::abi::Traffic;
+use lb_common::abi::{FEATURES_ALL, Traffic};
 use lb_common::verdict::{Event, Verdict};
 use lb_userspace::config::model::{Limits, Node, XdpPolicy};
 use lb_userspace::dataplane::load::{Loaded, load};
@@ -105,7 +105,7 @@ impl Rig {
             },
             ..Node::default()
         };
-        let loaded = load(&node, SEED, 1500, false).expect("the program loads");
+        let loaded = load(&node, SEED, 1500, false, FEATURES_ALL).expect("the program loads");
         let maps = Arc::clone(&loaded.maps);
         Self { loaded, maps, poison: MOST_POISON, received: 0, buffer: Vec::new() }
     }
