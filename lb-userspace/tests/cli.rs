@@ -118,6 +118,7 @@ fn answer(config: &mut Config, revision: &mut u64, request: Request) {
                 revision: *revision,
                 uptime_ms: 0,
                 interfaces: vec![],
+                features: vec![],
                 warnings: vec![],
                 services: vec![],
                 counters: Counters::default(),

@@ -62,7 +62,7 @@ fn explain_in<I: Ip>(
         tcp_flags: if protocol == Protocol::Tcp { tcp_flags } else { 0 },
         length: 40,
     };
-    let hash = I::hash(maps.settings.seed, &flow(SYN).key);
+    let hash = I::hash(maps.settings().seed, &flow(SYN).key);
     let mut answer = Explanation {
         service: None,
         backend: None,
@@ -90,7 +90,7 @@ fn explain_in<I: Ip>(
     };
     answer.service = Some(running.config.name.clone());
     answer.steps.push(format!("service {} in mode {}", running.config.name, running.config.mode));
-    let hash = flow_hash::<I>(maps.settings.seed, &service, &flow(SYN).key);
+    let hash = flow_hash::<I>(maps.settings().seed, &service, &flow(SYN).key);
     home(&mut answer, running, &View::new(maps), &service, hash);
     if let Err(verdict) = filter::check(&View::new(maps), &service, &flow(SYN)) {
         answer.verdict = verdict.name().into();

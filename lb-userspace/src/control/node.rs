@@ -81,16 +81,21 @@ impl Node {
         }
     }
 
+    /// Refuses what [`Self::apply`] would.
+    pub fn check(&self, wanted: &Config) -> Result<()> {
+        ensure!(
+            wanted.node == self.config.node,
+            "[node] is fixed while the daemon runs: change it in the file and restart `lb run`"
+        );
+        self.check_room(wanted)
+    }
+
     /// Makes what runs what is wanted. `first`: at start, where a backend that was not probed yet
     /// takes traffic; later a new one waits for its first success.
     ///
     /// What can be refused is refused before anything changes.
     pub fn apply(&mut self, wanted: &Config, drains: &Drains, first: bool) -> Result<()> {
-        ensure!(
-            wanted.node == self.config.node,
-            "[node] is fixed while the daemon runs: change it in the file and restart `lb run`"
-        );
-        self.check_room(wanted)?;
+        self.check(wanted)?;
         let now = Instant::now();
         self.changed_at = now;
         let (kept, gone): (Vec<_>, Vec<_>) = self

@@ -9,7 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::check_nat_ports;
+use super::plane::Plane;
+use super::{check_nat_ports, needed};
 use crate::cli::ConfigSource;
 use crate::config::{self, Config};
 use crate::control::backend::Drain;
@@ -59,6 +60,7 @@ const SWEEP_SHARE: u32 = 20;
 
 pub(super) struct ControlLoop {
     node: Node,
+    plane: Plane,
     store: Store,
     state: State,
     source: ConfigSource,
@@ -79,20 +81,21 @@ struct Swept {
 impl ControlLoop {
     pub(super) fn new(
         node: Node,
+        plane: Plane,
         store: Store,
         state: State,
         source: ConfigSource,
-        interfaces: Vec<Interface>,
     ) -> Self {
+        let interfaces = plane.interfaces();
         let started = Instant::now();
         let sweep_at = started + SWEEP;
         let (grace, sweep) = (None, None);
-        Self { node, store, state, source, interfaces, started, grace, sweep, sweep_at }
+        Self { node, plane, store, state, source, interfaces, started, grace, sweep, sweep_at }
     }
 
     /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
     /// event: a daemon that stops for it would be the outage.
-    pub(super) async fn run(mut self, mut inputs: Inputs) -> Result<()> {
+    pub(super) async fn run(&mut self, mut inputs: Inputs) -> Result<()> {
         let Inputs { signals, requests, probes, hops, too_big } = &mut inputs;
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
@@ -121,6 +124,11 @@ impl ControlLoop {
             }
             self.begin_grace();
         }
+    }
+
+    /// What is left when the loop has ended: the program, which still runs.
+    pub(super) fn into_plane(self) -> Plane {
+        self.plane
     }
 
     fn on_probe(&mut self, event: ProbeEvent) -> Result<()> {
@@ -286,10 +294,13 @@ impl ControlLoop {
             }
         };
         let Some(change) = done else { return Ok(changed) };
+        let mut state = self.state.clone();
+        state.blocks = blocks;
+        self.widen(&state)?;
         self.node
-            .set_blocked(blocks.prefixes())
+            .set_blocked(state.blocks.prefixes())
             .map_err(|error| failed(ErrorKind::Refused, &error))?;
-        self.state.blocks = blocks;
+        self.state = state;
         self.save(&mut changed);
         tracing::info!(%actor, %change, "block list");
         changed.changes.push(change);
@@ -330,6 +341,8 @@ impl ControlLoop {
         check_nat_ports(&state.config).map_err(|error| failed(ErrorKind::Refused, &error))?;
         let changes = config::diff(&self.state.config, &state.config);
         state.forget_stale_drains();
+        self.node.check(&state.config).map_err(|error| failed(ErrorKind::Refused, &error))?;
+        self.widen(&state)?;
         if let Err(error) = self.node.apply(&state.config, &state.drains(), false) {
             // Where it failed on the way, what was there before is put back.
             let before = self.node.apply(&self.state.config, &self.state.drains(), false);
@@ -346,6 +359,18 @@ impl ControlLoop {
         changed.warnings = config::warnings(&self.state.config);
         self.save(&mut changed);
         Ok(changed)
+    }
+
+    /// Has the program do what a state needs, before anything of that state is there to need it.
+    ///
+    /// The loop stands still meanwhile, for as long as the verifier takes (50 to 300 ms): probes
+    /// are late by that, packets are not. It happens on such a change only, once for each feature
+    /// at most while the daemon runs.
+    fn widen(&mut self, state: &State) -> Result<(), Error> {
+        self.plane.widen(needed(state)).map_err(|error| {
+            let error = error.context("the program does not load with what this needs");
+            failed(ErrorKind::Refused, &error)
+        })
     }
 
     /// Writes the state that is in force. What cannot be saved is in force all the same.

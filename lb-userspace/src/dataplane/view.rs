@@ -83,7 +83,7 @@ impl<'m> View<'m> {
 
 impl Maps for View<'_> {
     fn settings(&self) -> Settings {
-        self.live.settings
+        self.live.settings()
     }
 
     fn service(&self, index: u32) -> Option<&ServiceRecord> {

@@ -20,6 +20,9 @@ pub struct Status {
     pub revision: u64,
     pub uptime_ms: u64,
     pub interfaces: Vec<Interface>,
+    /// What the program was loaded for: `nat`, `tunnel4`, `tunnel6`, `prefixes`, `quic`, `filters`.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// What is wrong and what to do, worst first.
     pub warnings: Vec<Warning>,
     pub services: Vec<Service>,
@@ -323,6 +326,7 @@ pub(crate) fn sample() -> Status {
         revision: 14,
         uptime_ms: 3_723_000,
         interfaces: vec![Interface { name: "eth0".into(), index: 2, xdp: "native".into() }],
+        features: vec!["nat".into()],
         warnings: vec![Warning {
             subject: "web/web-02".into(),
             message: "is down for 4m 12s: connection refused on 10.0.0.12:80".into(),

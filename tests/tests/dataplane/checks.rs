@@ -120,7 +120,7 @@ impl World {
         assert_nat_of(what, &before, &after, input, output);
         let six = before.source().is_ipv6();
         assert_eq!(after.source().ip(), nat_address(six), "{what}: source");
-        let ports = self.rig.maps.settings;
+        let ports = self.rig.maps.settings();
         let taken = u32::from(after.source().port()) - ports.nat_port_first;
         assert!(taken < ports.nat_port_count, "{what}: source port");
         let port = if index == 1 { before.destination().port() } else { 8000 };

@@ -19,7 +19,7 @@ use aya::programs::{ProgramError, TestRun, TestRunOptions, TestRunResult};
 use lb_common::abi::{FEATURES_ALL, Traffic};
 use lb_common::verdict::{Event, Verdict};
 use lb_userspace::config::model::{Limits, Node, XdpPolicy};
-use lb_userspace::dataplane::load::{Loaded, load_with};
+use lb_userspace::dataplane::load::{Loaded, load};
 use lb_userspace::dataplane::maps::LiveMaps;
 
 use crate::decode::untagged;
@@ -131,8 +131,7 @@ impl Rig {
             },
             ..Node::default()
         };
-        let loaded =
-            load_with(&node, SEED, 1500, false, sizes.features).expect("the program loads");
+        let loaded = load(&node, SEED, 1500, false, sizes.features).expect("the program loads");
         let maps = Arc::clone(&loaded.maps);
         Self { loaded, maps, poison: MOST_POISON, received: 0, buffer: Vec::new() }
     }
