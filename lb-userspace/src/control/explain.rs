@@ -8,7 +8,7 @@ use lb_common::find_service::{Service, find_service};
 use lb_common::hash::fast_range;
 use lb_common::ip::{Flow, Ip, V4, V6, ports};
 use lb_common::maps::Maps;
-use lb_common::path::{Choice, choose, flow_hash};
+use lb_common::path::{Choice, UNNAMED, choose, flow_hash};
 use lb_common::pick::Picked;
 use lb_common::verdict::{Event, Verdict};
 
@@ -171,7 +171,7 @@ fn decide<I: Ip>(
     flow: &Flow,
     what: &str,
 ) -> Result<Picked, Verdict> {
-    let picked = choose::<I, _>(view, service, flow, None).and_then(|choice| match choice {
+    let picked = choose::<I, _>(view, service, flow, UNNAMED).and_then(|choice| match choice {
         Choice::Connection(slot) => {
             steps.push(format!("{what}: a NAT connection of it is open"));
             let row = slot.entry().row;
