@@ -4,10 +4,10 @@
 //! under `lb explain`, and in the tests, on the same bytes.
 
 use crate::abi::{
-    ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FEATURE_TUNNEL4,
-    FEATURE_TUNNEL6, FlowKey, IFINDEX_LOCAL, KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW,
-    SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT,
-    SERVICE_QUIC, SERVICE_RATE, Server, ServerIdKey, split_ports,
+    ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FlowKey, IFINDEX_LOCAL,
+    KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES,
+    SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, Server, ServerIdKey,
+    split_ports,
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
@@ -393,19 +393,13 @@ fn hand_over<I: Family, M: Maps, F: Frame>(
     server: &Server,
     hash: u64,
 ) -> Result<(), Verdict> {
-    let settings = maps.settings();
     if server.ifindex == IFINDEX_LOCAL {
         return Ok(());
     }
     if server.kind == KIND_DSR {
         return ethernet(frame.packet(), &server.ethernet).ok_or(Verdict::DropInternal);
     }
-    // An odd kind goes over IPv6.
-    let tunnel = if server.kind & 1 == 0 { FEATURE_TUNNEL4 } else { FEATURE_TUNNEL6 };
-    if settings.features & tunnel == 0 {
-        return Err(Verdict::DropInternal);
-    }
-    encapsulate::<I, F>(frame, server, hash, settings.gue_port).ok_or(Verdict::DropInternal)
+    encapsulate::<I, F>(frame, server, hash, &maps.settings()).ok_or(Verdict::DropInternal)
 }
 
 /// No backend is named. A number, as the compiler leaves the rest of a `None` unwritten and puts
