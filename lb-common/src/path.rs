@@ -7,7 +7,7 @@ use crate::abi::{
     ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FEATURE_TUNNEL4,
     FEATURE_TUNNEL6, FlowKey, IFINDEX_LOCAL, KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW,
     SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT,
-    SERVICE_QUIC, SERVICE_RATE, Server, ServerIdKey, split_ports,
+    SERVICE_QUIC, SERVICE_RATE, STATE_REPLY, Server, ServerIdKey, split_ports,
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
@@ -320,12 +320,6 @@ fn serve<I: Family, M: Maps, F: Frame>(
     if features & FEATURE_FILTERS != 0 && service.is(SERVICE_ALLOW | SERVICE_BLOCK | SERVICE_RATE) {
         filter::check(maps, service, flow)?;
     }
-    if service.is(SERVICE_MSS)
-        && flow.is_syn()
-        && mss::clamp::<I>(frame.packet(), service.mss as u16)
-    {
-        maps.count(Event::MssClamped);
-    }
     let named = if features & FEATURE_QUIC != 0 && service.is(SERVICE_QUIC) && !flow.is_tcp() {
         by_server_id::<I, M, F>(maps, frame, service, flow)
     } else {
@@ -343,13 +337,30 @@ fn serve<I: Family, M: Maps, F: Frame>(
     let word = maps.word(row).ok_or(Verdict::DropInternal)?;
     let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
     obstacle::<I, F>(frame, server, flow.length)?;
+    // Behind the obstacle: an error quotes the packet as it came.
+    if service.is(SERVICE_MSS)
+        && flow.is_syn()
+        && mss::clamp::<I>(frame.packet(), service.mss as u16)
+    {
+        maps.count(Event::MssClamped);
+    }
     if features & FEATURE_NAT != 0 && server.kind == KIND_NAT {
         if let Some(hash) = to_open
             && !nat::close_void(maps, flow)
         {
+            // In a service whose mode changes `choose` may not have asked.
+            if !flow.opens() {
+                return Err(Verdict::DropNatNoConnection.into());
+            }
             nat::open(maps, frame, flow, hash, row, arrival.word())?;
         }
         let slot = maps.nat(&flow.key).ok_or(Verdict::DropInternal)?;
+        if slot.entry().state & STATE_REPLY != 0 {
+            return Ok(None);
+        }
+        // Whoever opened it may have chosen another backend.
+        let same = slot.entry().row == row;
+        let server = if same { server } else { nat::server_of(maps, slot.entry())? };
         let sent = nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival)?;
         return Ok(Some(sent));
     }
@@ -592,8 +603,9 @@ fn reply<I: Family, M: Maps, F: Frame>(
     Ok(nat::back::<I, M>(maps, frame.packet(), slot, flow)?)
 }
 
-/// Clamps the segment size that a backend announces, if its service wants it.
-#[inline(never)]
+/// Clamps the segment size that a backend announces, if its service wants it. Verifier: inlined, as
+/// by a function in between the "combined stack size of 5 calls is 528. Too large".
+#[inline(always)]
 fn clamp_reply<I: Family, M: Maps>(maps: &M, packet: Packet<'_>, slot: NatSlot<'_>, flow: &Flow) {
     let entry = slot.entry();
     let (vip_port, _) = split_ports(entry.ports);
