@@ -14,5 +14,6 @@ mod random;
 mod rig;
 mod rows;
 mod spread;
+mod states;
 mod verifier;
 mod world;
