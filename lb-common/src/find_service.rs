@@ -60,7 +60,7 @@ pub fn find_frontend<I: Ip, M: Maps>(
 ) -> Option<Service> {
     let record = match find::<I, M>(maps, address, service_key(port, protocol, I::FAMILY)) {
         Some(record) => record,
-        None => find_wider::<I, M>(maps, address, port, protocol)?,
+        None => maps.service(maps.wider::<I>(address, port_key(port, 0, protocol, I::FAMILY)))?,
     };
     Some(of_record(maps, record))
 }
@@ -88,7 +88,8 @@ fn of_record<M: Maps>(maps: &M, record: &ServiceRecord) -> Service {
 }
 
 /// What the node does with an address apart from any port: `ADDRESS_*` bits, zero for nothing.
-#[inline(never)]
+/// Called through [`Maps::address`].
+#[inline(always)]
 pub fn find_address<I: Ip, M: Maps>(maps: &M, address: &Address) -> u32 {
     let own = find::<I, M>(maps, address, service_key(0, 0, I::FAMILY));
     let bits = own.map_or(0, |record| record.flags);
@@ -145,39 +146,44 @@ fn name_of_prefix<I: Ip, M: Maps>(maps: &M, address: &Address) -> Option<Address
     Some(prefix_name(address, length, I::FAMILY))
 }
 
-/// What no record of the very address and port says: ranges of ports, then the prefix around it.
-/// Nobody listens on port 0, the whole range of ports notwithstanding.
-#[inline(never)]
-fn find_wider<'m, I: Ip, M: Maps>(
-    maps: &'m M,
-    address: &Address,
-    port: u16,
-    protocol: u8,
-) -> Option<&'m ServiceRecord> {
+/// No place of the service table.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// The place of the record for what no record of the very address and port says: ranges of
+/// ports, then the prefix around it. Nobody listens on port 0, the whole range of ports
+/// notwithstanding. `key` holds port and protocol, as [`port_key`] of no bits. Called through
+/// [`Maps::wider`].
+#[inline(always)]
+pub fn wider<I: Ip, M: Maps>(maps: &M, address: &Address, key: u32) -> u32 {
+    find_wider::<I, M>(maps, address, (key >> 16) as u16, (key >> 8) as u8).unwrap_or(NOWHERE)
+}
+
+#[inline(always)]
+fn find_wider<I: Ip, M: Maps>(maps: &M, address: &Address, port: u16, protocol: u8) -> Option<u32> {
     if port == 0 {
         return None;
     }
-    if let Some(record) = find_range::<I, M>(maps, address, port, protocol, 0) {
-        return Some(record);
+    if let Some(place) = find_range::<I, M>(maps, address, port, protocol, 0) {
+        return Some(place);
     }
     let name = name_of_prefix::<I, M>(maps, address)?;
     let exact = port_key(port, PORT_EXACT, protocol | KEY_PREFIX, I::FAMILY);
-    if let Some(record) = find::<I, M>(maps, &name, exact) {
-        return Some(record);
+    if let Some(place) = place_of::<I, M>(maps, &name, exact) {
+        return Some(place);
     }
     find_range::<I, M>(maps, &name, port, protocol, KEY_PREFIX)
 }
 
 /// The narrowest range of ports with a record of this address, or of this name of a prefix
 /// (`space` is [`KEY_PREFIX`]). Only lengths that some frontend has are looked for.
-#[inline(never)]
-fn find_range<'m, I: Ip, M: Maps>(
-    maps: &'m M,
+#[inline(always)]
+fn find_range<I: Ip, M: Maps>(
+    maps: &M,
     address: &Address,
     port: u16,
     protocol: u8,
     space: u8,
-) -> Option<&'m ServiceRecord> {
+) -> Option<u32> {
     let alone = find::<I, M>(maps, address, port_key(0, PORT_EXACT, space, I::FAMILY))?;
     let lengths = alone.ports >> (if protocol == UDP { 16 } else { 0 });
     let port = u32::from(u16::from_be(port));
@@ -188,8 +194,8 @@ fn find_range<'m, I: Ip, M: Maps>(
         }
         let first = (port & !(0xffff >> bits)) as u16;
         let key = port_key(first.to_be(), bits, protocol | space, I::FAMILY);
-        if let Some(record) = find::<I, M>(maps, address, key) {
-            return Some(record);
+        if let Some(place) = place_of::<I, M>(maps, address, key) {
+            return Some(place);
         }
     }
     None
@@ -211,12 +217,27 @@ fn find_fragment_record<'m, I: Ip, M: Maps>(
 
 #[inline(always)]
 fn find<'m, I: Ip, M: Maps>(maps: &'m M, address: &Address, key: u32) -> Option<&'m ServiceRecord> {
+    search::<I, M>(maps, address, key).map(|(_, record)| record)
+}
+
+#[inline(always)]
+fn place_of<I: Ip, M: Maps>(maps: &M, address: &Address, key: u32) -> Option<u32> {
+    search::<I, M>(maps, address, key).map(|(place, _)| place)
+}
+
+#[inline(always)]
+fn search<'m, I: Ip, M: Maps>(
+    maps: &'m M,
+    address: &Address,
+    key: u32,
+) -> Option<(u32, &'m ServiceRecord)> {
     let settings = maps.settings();
     let start = I::service_hash(settings.seed, address, key);
     for probe in 0..SERVICE_PROBES {
-        let record = maps.service(start.wrapping_add(probe) & settings.service_mask)?;
+        let place = start.wrapping_add(probe) & settings.service_mask;
+        let record = maps.service(place)?;
         if record.key == key && I::same(&record.address, address) {
-            return Some(record);
+            return Some((place, record));
         }
         if record.key == KEY_EMPTY {
             return None;

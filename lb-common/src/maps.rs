@@ -11,6 +11,7 @@ use crate::abi::{
     Address, Bucket, FlowEntry, FlowKey, Limit, NatEntry, RateKey, Server, ServerIdKey,
     ServiceRecord, Settings, Word,
 };
+use crate::ip::Ip;
 use crate::rules::Rules;
 use crate::verdict::Event;
 
@@ -151,6 +152,20 @@ pub trait Maps {
     fn server_id(&self, key: &ServerIdKey) -> Option<u32>;
     /// Takes a token of this processor's limit; whether there was one.
     fn take(&self, limit: Limit) -> bool;
+    /// [`crate::find_service::find_address`] over these maps, as [`Self::walk`].
+    fn address<I: Ip>(&self, address: &Address) -> u32
+    where
+        Self: Sized,
+    {
+        crate::find_service::find_address::<I, Self>(self, address)
+    }
+    /// [`crate::find_service::wider`] over these maps, as [`Self::walk`].
+    fn wider<I: Ip>(&self, address: &Address, key: u32) -> u32
+    where
+        Self: Sized,
+    {
+        crate::find_service::wider::<I, Self>(self, address, key)
+    }
     /// [`crate::pick::walk`] over these maps: in the program a global function, which the verifier
     /// checks once, whoever calls it.
     fn walk(&self, table: u64, service: u32, hash: u64) -> u64

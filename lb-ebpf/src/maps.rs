@@ -16,9 +16,12 @@ use lb_common::abi::{
     Address, AddressKey, Bucket, FEATURES_ALL, FlowEntry, FlowKey, LIMITS, Limit, NatEntry,
     RateKey, Server, ServerIdKey, ServiceRecord, Settings, Traffic, Word, list_word,
 };
+use lb_common::ip::Ip;
 use lb_common::limit::Rate;
 use lb_common::maps::{Maps, NatSlot, NotInserted};
 use lb_common::verdict::{EVENT_BASE, Event, ROW, Verdict};
+
+use crate::parts;
 
 #[map]
 static SERVICES: Array<ServiceRecord> = Array::with_max_entries(8, BPF_F_MMAPABLE);
@@ -228,8 +231,20 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
+    fn address<I: Ip>(&self, address: &Address) -> u32 {
+        let address = &raw const *address;
+        if I::FAMILY == 4 { parts::address4(address) } else { parts::address6(address) }
+    }
+
+    #[inline(always)]
+    fn wider<I: Ip>(&self, address: &Address, key: u32) -> u32 {
+        let address = &raw const *address;
+        if I::FAMILY == 4 { parts::wider4(address, key) } else { parts::wider6(address, key) }
+    }
+
+    #[inline(always)]
     fn walk(&self, table: u64, service: u32, hash: u64) -> u64 {
-        crate::parts::walk(table, service, hash)
+        parts::walk(table, service, hash)
     }
 
     #[inline(always)]

@@ -3,6 +3,8 @@
 //! is "BPF program is too large. Processed 1000001 insn".
 
 use aya_ebpf::bindings::xdp_md;
+use lb_common::abi::Address;
+use lb_common::find_service;
 use lb_common::ip::{V4, V6};
 use lb_common::path;
 use lb_common::pick;
@@ -29,6 +31,30 @@ parts! {
     quoted6 = "holdfast_quoted6": quoted::<V6>();
     tell4 = "holdfast_tell4": tell::<V4>(end);
     tell6 = "holdfast_tell6": tell::<V6>(end);
+}
+
+macro_rules! look_ups {
+    ($($name:ident = $symbol:literal: $look_up:ident::<$family:ident>($($key:ident)?), $none:expr;)*) => {$(
+        #[unsafe(export_name = $symbol)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $name(address: *const Address $(, $key: u32)?) -> u32 {
+            // Verifier: a global function's pointers may be null.
+            // SAFETY: else it is a caller's reference.
+            match unsafe { address.as_ref() } {
+                Some(address) => {
+                    find_service::$look_up::<$family, _>(&KernelMaps, address $(, $key)?)
+                }
+                None => $none,
+            }
+        }
+    )*};
+}
+
+look_ups! {
+    wider4 = "holdfast_wider4": wider::<V4>(key), find_service::NOWHERE;
+    wider6 = "holdfast_wider6": wider::<V6>(key), find_service::NOWHERE;
+    address4 = "holdfast_address4": find_address::<V4>(), 0;
+    address6 = "holdfast_address6": find_address::<V6>(), 0;
 }
 
 /// [`pick::walk`], for all that need it.

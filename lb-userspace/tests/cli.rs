@@ -10,8 +10,8 @@ use std::thread;
 
 use lb_userspace::api::{bind, serve};
 use lb_userspace::config::{Config, apply_backend_change, diff, parse, to_toml};
-use lb_userspace::control::handle::{Handle, Request};
-use lb_userspace::report::{Changed, Counters, Error, ErrorKind, Status};
+use lb_userspace::control::handle::{BlockChange, Handle, Request};
+use lb_userspace::report::{Block, Changed, Counters, Error, ErrorKind, Status};
 use tempfile::TempDir;
 
 const SAMPLE: &str = r#"[node]
@@ -118,6 +118,7 @@ fn answer(config: &mut Config, revision: &mut u64, request: Request) {
                 revision: *revision,
                 uptime_ms: 0,
                 interfaces: vec![],
+                features: vec![],
                 warnings: vec![],
                 services: vec![],
                 counters: Counters::default(),
@@ -135,6 +136,28 @@ fn answer(config: &mut Config, revision: &mut u64, request: Request) {
         Request::Backend { service, change: asked, reply, .. } => {
             let new = apply_backend_change(config, &service, &asked);
             let _ = reply.send(new.map(|new| change(config, revision, new)));
+        }
+        Request::Blocks(reply) => {
+            let block = Block {
+                prefix: "198.51.100.0/24".parse().unwrap(),
+                reason: Some("scans".into()),
+                actor: "uid 0".into(),
+                since_ms: 0,
+                until_ms: None,
+            };
+            let _ = reply.send(Ok(vec![block]));
+        }
+        Request::Block { change, reply, .. } => {
+            let _ = reply.send(match change {
+                BlockChange::Add { local: Some(_), prefix, .. } if prefix.length < 8 => {
+                    Err(Error::new(ErrorKind::Refused, "holds 10.0.0.11", "say --force"))
+                }
+                change => Ok(Changed {
+                    revision: *revision,
+                    changes: vec![format!("{change:?}")],
+                    warnings: vec![],
+                }),
+            });
         }
         Request::Explain { reply, .. } => {
             let _ = reply.send(Err(Error::new(ErrorKind::Internal, "no tables yet", "wait")));
@@ -178,6 +201,11 @@ fn what_works() {
         ("backend drain web/web-03 --reason because", "nothing to change"),
         ("backend ready web/web-03 -o json", "\"revision\": 4"),
         ("backend remove web/web-03", "web/web-03: removed"),
+        ("block list", "198.51.100.0/24  scans   uid 0"),
+        ("block list -o json", "\"until_ms\": null"),
+        ("block add 203.0.113.7 --reason flood --for 12h", "Some(43200s)"),
+        ("block add 0.0.0.0/0 --force", "local: None"),
+        ("block remove 203.0.113.7", "Remove { prefix: "),
         ("config -o json", "\"interfaces\""),
         ("--socket @/lb.sock status", "ok"),
     ] {
@@ -217,6 +245,12 @@ fn what_is_refused_says_why_and_changes_nothing() {
         ("explain icmp 198.51.100.7:1 192.0.2.10:80", 2, "[possible values: tcp, udp]"),
         ("explain tcp 198.51.100.7 192.0.2.10:80", 2, "invalid socket address"),
         ("explain tcp 198.51.100.7:1 [2001:db8::1]:80", 2, "different families"),
+        ("block add 203.0.113.7/24", 2, "did you mean 203.0.113.0/24?"),
+        ("block add example.org", 2, "names are not resolved"),
+        ("block add 203.0.113.7 --for 0s", 2, "a block lasts longer than no time"),
+        ("block add 203.0.113.7 --for 10", 2, "ms, s, m or h"),
+        ("block add 0.0.0.0/0", 1, "say --force"),
+        ("block remove", 2, "required"),
         // Starting.
         ("run -c @/none.toml", 2, "can't read"),
         ("run -c @/bad.toml", 2, "'tunnel' is not a forwarding mode"),

@@ -4,6 +4,7 @@
 
 mod demo;
 mod doctor;
+mod kernels;
 mod lab;
 mod product;
 mod setup;
@@ -49,6 +50,8 @@ enum Task {
     },
     /// Format, lints and all tests; needs root or sudo
     Test,
+    /// Packet fixtures on the oldest supported and the newest packaged kernel, each in an emulated machine
+    Kernels(kernels::Options),
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Lab(command) => lab::run(command),
         Task::Demo { output, lb } => demo::run(output, lb),
         Task::Test => test::run(),
+        Task::Kernels(options) => kernels::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

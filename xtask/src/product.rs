@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::shell;
 
@@ -16,6 +16,13 @@ pub(crate) fn build_lb() -> Result<PathBuf> {
     cargo.current_dir(shell::root()).args(["build", "--release", "--package", "lb-userspace"]);
     shell::run(&mut cargo)?;
     Ok(target_dir().join("release/lb"))
+}
+
+/// The target that host programs are built for.
+pub(crate) fn host_triple() -> Result<String> {
+    let version = shell::capture(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("`rustc -vV` does not say which target it builds for")
 }
 
 pub(crate) fn target_dir() -> PathBuf {

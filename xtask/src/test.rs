@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::{
     product,
     setup::{self, compiler},
-    shell::{self, capture},
+    shell,
 };
 
 struct Step {
@@ -91,9 +91,7 @@ fn tests() -> Result<Outcome> {
     cargo.args(["test", "--workspace", "--exclude", "lb-ebpf", "--no-fail-fast"]).env("LB_BIN", lb);
     if !shell::is_root() {
         // The tests need root, the build does not: only the test programs run through sudo.
-        let version = capture(Command::new("rustc").arg("-vV"))?;
-        let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
-        let host = host.replace('-', "_").to_uppercase();
+        let host = product::host_triple()?.replace('-', "_").to_uppercase();
         cargo.env(format!("CARGO_TARGET_{host}_RUNNER"), "sudo -E");
     }
     shell::run(&mut cargo)?;

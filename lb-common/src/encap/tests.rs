@@ -167,6 +167,25 @@ fn a_checksum_that_comes_out_as_zero_is_sent_as_ones() {
 }
 
 #[test]
+fn what_lies_behind_a_datagram_has_no_checksum_to_vouch_for_it() {
+    for family in [4, 6] {
+        let mut frame = Sample::new(family, Payload::Udp).frame();
+        // The IP packet is longer than the datagram in it: options of UDP (RFC 9868).
+        frame.extend([0x12, 0x34, 0x56]);
+        let (at, header) = if family == 4 { (16, 0) } else { (18, 40) };
+        let length = frame.len() as u16 - 14 - header;
+        frame[at..at + 2].copy_from_slice(&length.to_be_bytes());
+        let mut frame = HostFrame::new(&frame);
+        let done = match family {
+            4 => encapsulate::<V4, _>(&mut frame, &server(KIND_GUE6), 7, PORT),
+            _ => encapsulate::<V6, _>(&mut frame, &server(KIND_GUE6), 7, PORT),
+        };
+        done.unwrap();
+        assert_eq!(frame.bytes()[60..62], [0, 0], "none, rather than a wrong one: {family}");
+    }
+}
+
+#[test]
 fn packets_that_may_be_cut_are_told_apart() {
     let mut sample = Sample::new(4, Payload::Udp);
     sample.dont_fragment = false;

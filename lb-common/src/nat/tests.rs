@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::abi::{SERVICE_NAT, Word};
+use crate::abi::{SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, ServerIdKey, Word};
 use crate::frame::HostFrame;
 use crate::host::{FIRST, HostMaps, NAT4, VIP4, full};
 use crate::ip::{Ip, V4};
@@ -99,6 +99,84 @@ fn a_connection_is_translated_there_and_back() {
     }
     assert_eq!(maps.new_flows.borrow().len(), 2);
     assert_eq!(maps.sent.borrow().len(), 2, "replies are not the backend's traffic");
+}
+
+/// A QUIC packet with a short header to a port of the VIP; its connection id names a server.
+fn quic(from: ([u8; 4], u16), port: u16, id: u8) -> Vec<u8> {
+    let mut frame = frame(17, from, (VIP4[0].to_ne_bytes(), port), 0);
+    frame.extend([0x40, 0x20, id, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    frame[17] += 16;
+    frame[39] = 24;
+    frame
+}
+
+fn quic_maps() -> HostMaps {
+    let mut maps = maps(3);
+    for port in [443, 2005] {
+        assert!(maps.add_record(4, VIP4, port, 17, SERVICE_NAT | SERVICE_QUIC));
+    }
+    for record in &mut maps.services {
+        record.quic = crate::quic::config(1, 1);
+    }
+    for id in 0..3 {
+        let key = ServerIdKey { service: 0, padding: 0, id: u64::from(id).to_le() };
+        maps.server_ids.insert(key, FIRST + id);
+    }
+    maps
+}
+
+#[test]
+fn a_connection_id_chooses_for_connections_that_are_not_open_yet() {
+    for id in 0..3u8 {
+        let maps = quic_maps();
+        let mut first = quic((CLIENT, 40_000), 443, id);
+        assert_eq!(go(&maps, &mut first).unwrap().row, FIRST + u32::from(id));
+        assert!(maps.take_events().contains(&Event::QuicServerId));
+        // Another id on the same connection: still whole to where the connection goes.
+        let mut other = quic((CLIENT, 40_000), 443, (id + 1) % 3);
+        let sent = go(&maps, &mut other).unwrap();
+        assert_eq!((sent.row, sent.ifindex), (FIRST + u32::from(id), 10 + u32::from(id)));
+        assert_eq!(other[..14], first[..14], "the MAC addresses are that backend's");
+        assert_eq!(ends(&other), ends(&first));
+        assert_eq!(maps.take_events(), [Event::NatLookup]);
+    }
+}
+
+#[test]
+fn a_reply_is_no_clients_packet_whatever_its_connection_id() {
+    let mut maps = quic_maps();
+    maps.nat_from_vip4();
+    maps.settings.nat_port_first = 2005;
+    maps.settings.nat_port_count = 1;
+    let mut there = quic((CLIENT, 40_000), 443, 1);
+    go(&maps, &mut there).unwrap();
+    let (ours, backend) = ends(&there);
+    // Our port towards the backend is one that a frontend has, too.
+    let mut back = quic(backend, ours.1, 2);
+    assert_eq!(go(&maps, &mut back).unwrap().row, Sent::TO_CLIENT);
+    assert_eq!(ends(&back).1, (CLIENT, 40_000));
+}
+
+#[test]
+fn a_syn_is_clamped_only_if_it_goes_on() {
+    let mut maps = maps(1);
+    assert!(maps.add_record(4, VIP4, 81, 6, SERVICE_NAT | SERVICE_MSS));
+    for record in &mut maps.services {
+        record.mss = 1200;
+    }
+    let mut syn = frame(6, (CLIENT, 40_000), (VIP4[0].to_ne_bytes(), 81), SYN);
+    syn.extend([2, 4, 5, 180]);
+    (syn[17], syn[46]) = (44, 0x60);
+    // Out of hops, and its sender may not be told.
+    maps.exhausted.set(Some(crate::abi::Limit::Icmp));
+    let mut old = syn.clone();
+    old[22] = 1;
+    let before = old.clone();
+    assert_eq!(go(&maps, &mut old), Err(Verdict::DropTtl));
+    assert_eq!(old, before, "as it came");
+    assert_eq!(maps.take_events(), [Event::NatLookup, Event::IcmpLimited]);
+    go(&maps, &mut syn).unwrap();
+    assert_eq!(syn[54..], [2, 4, 4, 176]);
 }
 
 #[test]

@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{Drain, Flow, NewBackend, NewWeight};
+use super::{Drain, Flow, NewBackend, NewBlock, NewWeight, OldBlock};
 use crate::config::model::Config;
-use crate::report::{Changed, Error, ErrorKind, Explanation, Status};
+use crate::report::{Block, Changed, Error, ErrorKind, Explanation, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 64 << 20;
@@ -81,6 +81,18 @@ impl Client {
 
     pub async fn ready(&self, target: &str) -> Result<Changed, Failure> {
         self.call(Method::POST, &format!("/v1/backends/{target}/ready"), &()).await
+    }
+
+    pub async fn blocks(&self) -> Result<Vec<Block>, Failure> {
+        self.call(Method::GET, "/v1/blocks", &()).await
+    }
+
+    pub async fn block(&self, block: &NewBlock) -> Result<Changed, Failure> {
+        self.call(Method::POST, "/v1/blocks", block).await
+    }
+
+    pub async fn unblock(&self, block: OldBlock) -> Result<Changed, Failure> {
+        self.call(Method::DELETE, "/v1/blocks", &block).await
     }
 
     async fn call<T: DeserializeOwned>(

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::{Protocol, ServerId};
+use crate::config::model::{Prefix, Protocol, ServerId};
 
 pub use client::{Client, Failure};
 pub use server::serve;
@@ -54,6 +54,28 @@ pub struct NewWeight {
 pub struct Drain {
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// `POST /v1/blocks`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewBlock {
+    pub prefix: Prefix,
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// How long; for good if not given.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
+    /// Even if it holds a backend's address or this host's.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `DELETE /v1/blocks`
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OldBlock {
+    pub prefix: Prefix,
 }
 
 /// `POST /v1/explain`

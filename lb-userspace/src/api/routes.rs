@@ -1,5 +1,7 @@
 //! What can be asked, by method and path.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
@@ -10,11 +12,12 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 
-use super::{Drain, Flow, MAX_BODY, MAX_CONFIG, NewBackend, NewWeight};
+use super::{Drain, Flow, MAX_BODY, MAX_CONFIG, NewBackend, NewBlock, NewWeight, OldBlock};
 use crate::config::model::{Backend, Config};
 use crate::config::validate;
-use crate::control::handle::{Actor, BackendChange, Handle, Request};
-use crate::report::{Changed, Error, ErrorKind, Explanation, Status};
+use crate::control::handle::{Actor, BackendChange, BlockChange, Handle, Request};
+use crate::net::local_addresses;
+use crate::report::{Block, Changed, Error, ErrorKind, Explanation, Status};
 
 const LONGEST_REASON: usize = 200;
 
@@ -47,6 +50,7 @@ pub(super) fn router(handle: Handle, writers: &[u32]) -> Router {
         .route("/v1/backends/{service}/{name}/weight", put(weight))
         .route("/v1/backends/{service}/{name}/drain", post(drain))
         .route("/v1/backends/{service}/{name}/ready", post(ready))
+        .route("/v1/blocks", get(blocks).post(block).delete(unblock))
         .route("/v1/explain", post(explain))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -109,19 +113,57 @@ async fn drain(
     let Path((service, name)) = name?;
     let body = body?;
     let Drain { reason } = if body.is_empty() { Drain::default() } else { read(Ok(body))? };
-    // It ends up on terminals and in logs.
-    if let Some(reason) = &reason
-        && (reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control))
-    {
-        let message = format!("a reason is one line of at most {LONGEST_REASON} characters");
-        return Err(Error::new(ErrorKind::Invalid, message, "shorten it").into());
-    }
+    check_reason(reason.as_deref())?;
     change(&api, service, BackendChange::Drain { name, reason }, actor).await
 }
 
 async fn ready(State(api): State<Api>, Writer(actor): Writer, name: Name) -> Answer<Changed> {
     let Path((service, name)) = name?;
     change(&api, service, BackendChange::Ready { name }, actor).await
+}
+
+async fn blocks(State(api): State<Api>) -> Answer<Vec<Block>> {
+    Ok(Json(api.handle.ask(Request::Blocks).await?))
+}
+
+async fn block(State(api): State<Api>, Writer(actor): Writer, body: Body) -> Answer<Changed> {
+    let NewBlock { prefix, reason, for_ms, force } = read(body)?;
+    check_reason(reason.as_deref())?;
+    if for_ms == Some(0) {
+        let hint = "leave it out to block for good";
+        return Err(
+            Error::new(ErrorKind::Invalid, "a block lasts longer than no time", hint).into()
+        );
+    }
+    let local = match force {
+        true => None,
+        false => Some(local_addresses().await.map_err(|error| Error {
+            kind: ErrorKind::Internal,
+            message: format!("{error:#}"),
+            hint: None,
+        })?),
+    };
+    let lasts = for_ms.map(Duration::from_millis);
+    let change = BlockChange::Add { prefix, reason, lasts, local };
+    Ok(Json(api.handle.ask(|reply| Request::Block { change, actor, reply }).await?))
+}
+
+async fn unblock(State(api): State<Api>, Writer(actor): Writer, body: Body) -> Answer<Changed> {
+    let OldBlock { prefix } = read(body)?;
+    let change = BlockChange::Remove { prefix };
+    Ok(Json(api.handle.ask(|reply| Request::Block { change, actor, reply }).await?))
+}
+
+/// A reason ends up on terminals and in logs.
+fn check_reason(reason: Option<&str>) -> Result<(), Error> {
+    let is_bad = |reason: &str| {
+        reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control)
+    };
+    if reason.is_some_and(is_bad) {
+        let message = format!("a reason is one line of at most {LONGEST_REASON} characters");
+        return Err(Error::new(ErrorKind::Invalid, message, "shorten it"));
+    }
+    Ok(())
 }
 
 async fn explain(State(api): State<Api>, body: Body) -> Answer<Explanation> {
@@ -148,8 +190,7 @@ fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failed> {
 }
 
 async fn no_such_path() -> Failed {
-    let hint =
-        "see /v1/status, /v1/config, /v1/apply, /v1/reload, /v1/backends/SERVICE/NAME, /v1/explain";
+    let hint = "see /v1/status, /v1/config, /v1/apply, /v1/reload, /v1/backends/SERVICE/NAME, /v1/blocks, /v1/explain";
     Error::new(ErrorKind::NotFound, "there is no such path", hint).into()
 }
 

@@ -103,6 +103,12 @@ fn answer(config: &mut Config, request: Request) {
                 changed(vec![format!("{actor}: {change:?}")])
             }));
         }
+        Request::Blocks(reply) => {
+            let _ = reply.send(Ok(vec![]));
+        }
+        Request::Block { change, actor, reply } => {
+            let _ = reply.send(Ok(changed(vec![format!("{actor}: {change:?}")])));
+        }
         Request::Explain { vip, reply, .. } => {
             let _ = reply.send(Ok(Explanation {
                 service: Some("web".into()),

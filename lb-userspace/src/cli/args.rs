@@ -1,6 +1,7 @@
 //! What can be typed, as clap sees it; the help is written for someone in a hurry.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anstream::ColorChoice;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use super::run::LogFormat;
 use super::types::{BackendSpec, HealthSpec, Target, weight};
 use crate::config::model::{Frontend, Mode, Prefix, Protocol, ServerId, XdpPolicy};
+use crate::config::parse_duration;
 
 pub(crate) const DEFAULT_SOCKET: &str = "/run/holdfast/lb.sock";
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/holdfast/lb.toml";
@@ -83,6 +85,9 @@ pub(crate) enum Command {
     /// Look at backends, change them, take them out and back
     #[command(subcommand, arg_required_else_help = true)]
     Backend(BackendCommand),
+    /// Keep sources out of all services
+    #[command(subcommand, arg_required_else_help = true)]
+    Block(BlockCommand),
     /// Replace the configuration in force by a file's
     ///
     /// The file is checked first, here and by the daemon; nothing changes unless all of it is
@@ -309,6 +314,45 @@ pub(crate) enum BackendCommand {
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BlockCommand {
+    /// List who is blocked, why and until when; changes nothing
+    List,
+    /// Drop every packet from these sources to any VIP, pings included
+    ///
+    /// Their open connections stall at once. Blocking the same again changes its reason or end.
+    /// Survives a restart.
+    #[command(
+        after_help = "Example:\n  sudo lb block add 198.51.100.0/24 --reason \"scans\" --for 12h"
+    )]
+    Add {
+        /// An address or a prefix
+        prefix: Prefix,
+        /// Shown in `lb block list` to whoever wonders later
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// End it by itself after this time, such as 90s, 10m or 12h
+        #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
+        lasts: Option<Duration>,
+        /// Even if a backend's address or this host's own is in it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Let these sources in again; the prefix as it was blocked
+    Remove {
+        /// An address or a prefix, as `lb block list` shows it
+        prefix: Prefix,
+    },
+}
+
+/// A time that is not none.
+fn lasting(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("a block lasts longer than no time".into()),
+        time => Ok(time),
+    }
 }
 
 const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];

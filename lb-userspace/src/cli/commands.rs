@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::args::{BackendCommand, Command, ServiceCommand};
+use super::args::{BackendCommand, BlockCommand, Command, ServiceCommand};
 use super::output::{Failed, is_terminal, print, print_json, warn};
 use super::text::{self, Since, WIDTH};
-use crate::api::{Client, Drain, Flow, NewBackend, NewWeight};
+use crate::api::{Client, Drain, Flow, NewBackend, NewBlock, NewWeight, OldBlock};
 use crate::config::{Config, closest, diff, load, one_of, to_toml, warnings};
+use crate::control::status::epoch_ms;
 use crate::report::{Backend, Changed, Error, ErrorKind, Status};
 
 const WATCH: Duration = Duration::from_secs(1);
@@ -42,6 +43,7 @@ async fn answer(command: Command, client: &Client, json: bool) -> Result<(), Fai
             show(json, &status.services, || text::services(&status, None, WIDTH))
         }
         Command::Backend(command) => backend(command, client, json).await,
+        Command::Block(command) => block(command, client, json).await,
         Command::Apply { file, dry_run } => apply(&file, dry_run, client, json).await,
         Command::Reload => changed(&client.reload().await?, false, json),
         Command::Config => {
@@ -79,6 +81,21 @@ async fn backend(command: BackendCommand, client: &Client, json: bool) -> Result
             client.drain(&target.to_string(), &Drain { reason }).await?
         }
         BackendCommand::Ready { target } => client.ready(&target.to_string()).await?,
+    };
+    changed(&done, false, json)
+}
+
+async fn block(command: BlockCommand, client: &Client, json: bool) -> Result<(), Failed> {
+    let done = match command {
+        BlockCommand::List => {
+            let blocks = client.blocks().await?;
+            return show(json, &blocks, || text::blocks(&blocks, epoch_ms()));
+        }
+        BlockCommand::Add { prefix, reason, lasts, force } => {
+            let for_ms = lasts.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            client.block(&NewBlock { prefix, reason, for_ms, force }).await?
+        }
+        BlockCommand::Remove { prefix } => client.unblock(OldBlock { prefix }).await?,
     };
     changed(&done, false, json)
 }

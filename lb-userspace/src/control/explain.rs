@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::FlowKey;
+use lb_common::filter;
 use lb_common::find_service::{Service, find_service};
 use lb_common::hash::fast_range;
 use lb_common::ip::{Flow, Ip, V4, V6, ports};
 use lb_common::maps::Maps;
-use lb_common::path::{Choice, choose, flow_hash};
+use lb_common::path::{Choice, UNNAMED, choose, flow_hash};
 use lb_common::pick::Picked;
 use lb_common::verdict::{Event, Verdict};
 
@@ -61,7 +62,7 @@ fn explain_in<I: Ip>(
         tcp_flags: if protocol == Protocol::Tcp { tcp_flags } else { 0 },
         length: 40,
     };
-    let hash = I::hash(maps.settings.seed, &flow(SYN).key);
+    let hash = I::hash(maps.settings().seed, &flow(SYN).key);
     let mut answer = Explanation {
         service: None,
         backend: None,
@@ -89,8 +90,13 @@ fn explain_in<I: Ip>(
     };
     answer.service = Some(running.config.name.clone());
     answer.steps.push(format!("service {} in mode {}", running.config.name, running.config.mode));
-    let hash = flow_hash::<I>(maps.settings.seed, &service, &flow(SYN).key);
+    let hash = flow_hash::<I>(maps.settings().seed, &service, &flow(SYN).key);
     home(&mut answer, running, &View::new(maps), &service, hash);
+    if let Err(verdict) = filter::check(&View::new(maps), &service, &flow(SYN)) {
+        answer.verdict = verdict.name().into();
+        answer.steps.push(verdict.help().into());
+        return answer;
+    }
     let new = decide::<I>(
         &mut answer.steps,
         running,
@@ -165,7 +171,7 @@ fn decide<I: Ip>(
     flow: &Flow,
     what: &str,
 ) -> Result<Picked, Verdict> {
-    let picked = choose::<I, _>(view, service, flow).and_then(|choice| match choice {
+    let picked = choose::<I, _>(view, service, flow, UNNAMED).and_then(|choice| match choice {
         Choice::Connection(slot) => {
             steps.push(format!("{what}: a NAT connection of it is open"));
             let row = slot.entry().row;

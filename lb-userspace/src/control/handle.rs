@@ -2,12 +2,14 @@
 //!
 //! The API and the signal handlers hold a [`Handle`]; the loop owns all state and answers in order.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::model::{Backend, Config, Protocol};
-use crate::report::{Changed, Error, ErrorKind, Explanation, Status};
+use crate::config::model::{Backend, Config, Prefix, Protocol};
+use crate::report::{Block, Changed, Error, ErrorKind, Explanation, Status};
 
 /// Who asked: `uid 1000`, `signal`, `file`.
 pub type Actor = String;
@@ -33,6 +35,13 @@ pub enum Request {
         actor: Actor,
         reply: Reply<Changed>,
     },
+    /// The block list.
+    Blocks(Reply<Vec<Block>>),
+    Block {
+        change: BlockChange,
+        actor: Actor,
+        reply: Reply<Changed>,
+    },
     Explain {
         protocol: Protocol,
         client: SocketAddr,
@@ -48,6 +57,21 @@ pub enum BackendChange {
     Weight { name: String, weight: u16 },
     Drain { name: String, reason: Option<String> },
     Ready { name: String },
+}
+
+#[derive(Debug)]
+pub enum BlockChange {
+    Add {
+        prefix: Prefix,
+        reason: Option<String>,
+        /// How long; for good if not given.
+        lasts: Option<Duration>,
+        /// This host's addresses, which it must not hold; `None` where anything goes.
+        local: Option<BTreeSet<IpAddr>>,
+    },
+    Remove {
+        prefix: Prefix,
+    },
 }
 
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;

@@ -5,10 +5,12 @@
 
 pub mod admission;
 pub mod backend;
+pub mod blocks;
 pub mod explain;
 pub mod handle;
 pub mod health;
 pub mod node;
+pub mod server_ids;
 pub mod servers;
 pub mod service;
 pub mod shadows;

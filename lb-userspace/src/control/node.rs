@@ -10,18 +10,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lb_common::abi::ServiceRecord;
+use lb_common::abi::{LIST_BLOCK, ServiceRecord};
 
 use super::backend::{Backend, Drain, NewBackend};
 use super::health::{HealthSnapshot, HealthState};
+use super::server_ids::ServerIds;
 use super::servers::Servers;
 use super::service::{Running, is_probed};
 use super::sweep::{FlowsFound, NatFound, Swept};
 use super::tables::{Arena, Discarded, Need};
-use crate::config::model::{self, Config, HashPolicy, Mode};
+use crate::config::model::{self, Config, HashPolicy, Mode, Prefix};
 use crate::dataplane::frontends::{Listener, Plan};
+use crate::dataplane::lists::Lists;
 use crate::dataplane::maps::LiveMaps;
-use crate::net::{HopProblem, NextHop, Resolver};
+use crate::net::{HopProblem, NextHop, Resolver, TooBig};
 use crate::probe::{ProbeEvent, Prober};
 
 /// Drains by service and backend name: what the operator wants beside the configuration.
@@ -33,6 +35,10 @@ pub struct Node {
     pub config: Config,
     pub arena: Arena,
     pub servers: Servers,
+    lists: Lists,
+    server_ids: ServerIds,
+    /// Who is kept out of every service.
+    blocked: BTreeSet<Prefix>,
     pub services: Vec<Running>,
     prober: Prober,
     resolver: Resolver,
@@ -59,6 +65,9 @@ impl Node {
     pub fn new(maps: Arc<LiveMaps>, node: model::Node, prober: Prober, resolver: Resolver) -> Self {
         Self {
             servers: Servers::new(Arc::clone(&maps), &node),
+            lists: Lists::new(Arc::clone(&maps)),
+            server_ids: ServerIds::new(Arc::clone(&maps)),
+            blocked: BTreeSet::new(),
             arena: Arena::new(maps),
             config: Config { node, services: Vec::new() },
             services: Vec::new(),
@@ -72,16 +81,21 @@ impl Node {
         }
     }
 
+    /// Refuses what [`Self::apply`] would.
+    pub fn check(&self, wanted: &Config) -> Result<()> {
+        ensure!(
+            wanted.node == self.config.node,
+            "[node] is fixed while the daemon runs: change it in the file and restart `lb run`"
+        );
+        self.check_room(wanted)
+    }
+
     /// Makes what runs what is wanted. `first`: at start, where a backend that was not probed yet
     /// takes traffic; later a new one waits for its first success.
     ///
     /// What can be refused is refused before anything changes.
     pub fn apply(&mut self, wanted: &Config, drains: &Drains, first: bool) -> Result<()> {
-        ensure!(
-            wanted.node == self.config.node,
-            "[node] is fixed while the daemon runs: change it in the file and restart `lb run`"
-        );
-        self.check_room(wanted)?;
+        self.check(wanted)?;
         let now = Instant::now();
         self.changed_at = now;
         let (kept, gone): (Vec<_>, Vec<_>) = self
@@ -95,20 +109,38 @@ impl Node {
                 None => self.add(service, drains, first, now)?,
             }
         }
+        self.server_ids.sync(&self.services)?;
         let order = |r: &Running| wanted.services.iter().position(|s| s.name == r.config.name);
         self.services.sort_by_key(order);
         let none: ServiceRecord = bytemuck::Zeroable::zeroed();
         let record = |service: usize| self.services.get(service).map(|r| r.tables.record());
         let records = plan_of(wanted).wanted(|service| record(service).unwrap_or(none));
         self.arena.records.sync(&records)?;
+        for running in &self.services {
+            self.lists.set(running.tables.number, &allowed(&running.config))?;
+        }
         for running in gone {
             running.backends.iter().for_each(|b| self.prober.remove(b.probe));
+            self.lists.set(running.tables.number, &BTreeSet::new())?;
             let discarded = running.tables.remove(&mut self.arena)?;
             self.discarded.extend(discarded);
         }
         self.by_probe = self.services.iter().flat_map(probes_of).collect();
         self.config = wanted.clone();
         self.mark_addresses()
+    }
+
+    /// Keeps just these out of every service. What does not fit is refused before anything changes.
+    pub fn set_blocked(&mut self, blocked: BTreeSet<Prefix>) -> Result<()> {
+        self.lists.check_room(self.lists.missing(Some(LIST_BLOCK), &blocked))?;
+        // The list is there before anybody asks it, and until nobody does.
+        self.lists.add(LIST_BLOCK, &blocked)?;
+        for running in &mut self.services {
+            running.set_block_list(&mut self.arena, !blocked.is_empty())?;
+        }
+        self.lists.set(LIST_BLOCK, &blocked)?;
+        self.blocked = blocked;
+        Ok(())
     }
 
     /// Drains or readies a backend. Whether it exists.
@@ -148,9 +180,15 @@ impl Node {
         Ok(())
     }
 
+    /// Takes what a router on the way to a tunnelled server says.
+    pub fn on_too_big(&mut self, message: TooBig) -> Result<()> {
+        self.servers.set_path_mtu(message, Instant::now())
+    }
+
     /// Settles what is due.
     pub fn on_clock(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.servers.expire_path_mtus(now)?;
         for running in &mut self.services {
             let discarded = running.settle(&mut self.arena, now)?;
             self.discarded.extend(discarded);
@@ -161,7 +199,8 @@ impl Node {
     /// When [`Self::on_clock`] has something to do.
     #[must_use]
     pub fn next_clock(&self) -> Option<Instant> {
-        self.services.iter().filter_map(Running::settles_at).min()
+        let settles = self.services.iter().filter_map(Running::settles_at);
+        settles.chain(self.servers.next_expiry()).min()
     }
 
     /// What waits for a grace period, if anything does.
@@ -210,6 +249,7 @@ impl Node {
             let discarded = running.free_retired(&mut self.arena, &self.nat_rows, began)?;
             self.discarded.extend(discarded);
         }
+        self.server_ids.sync(&self.services)?;
         // Not what a packet may hold that is under way: a sweep takes far longer than one.
         if began > self.changed_at {
             self.forget_servers();
@@ -253,6 +293,8 @@ impl Node {
             backends.push(new);
         }
         let mut running = Running::new(&mut self.arena, service.clone(), backends, now)?;
+        running.set_block_list(&mut self.arena, !self.blocked.is_empty())?;
+        self.lists.set(running.tables.number, &allowed(service))?;
         running.listen(&mut self.arena)?;
         self.services.push(running);
         Ok(())
@@ -268,6 +310,8 @@ impl Node {
         drains: &Drains,
         now: Instant,
     ) -> Result<()> {
+        // The list is there before anybody asks it.
+        self.lists.add(self.services[at].tables.number, &allowed(service))?;
         let rows = self.services[at].rows_towards(service);
         if rows > self.services[at].tables.capacity() {
             self.services[at].grow(&mut self.arena, rows)?;
@@ -355,6 +399,8 @@ impl Node {
         let servers =
             wanted.services.iter().flat_map(|s| s.backends.iter().map(|b| (b.address, s.mode)));
         self.servers.check_room(servers)?;
+        let ids = wanted.services.iter().flat_map(|s| s.backends.iter().map(|b| b.server_id));
+        self.server_ids.check_room(ids.flatten().count())?;
         let mut needs = Vec::new();
         for service in &wanted.services {
             let running = self.services.iter().find(|r| continues(r, service));
@@ -367,6 +413,11 @@ impl Node {
             });
         }
         self.arena.check_room(&needs)?;
+        let missing = |service: &model::Service| {
+            let running = self.services.iter().find(|r| continues(r, service));
+            self.lists.missing(running.map(|r| r.tables.number), &allowed(service))
+        };
+        self.lists.check_room(wanted.services.iter().map(missing).sum())?;
         let plan = plan_of(wanted);
         self.arena.records.check_room(plan.keys(), plan.prefixes())
     }
@@ -388,6 +439,11 @@ impl Node {
             self.resolver.remove(server);
         }
     }
+}
+
+/// The sources on a service's list.
+fn allowed(service: &model::Service) -> BTreeSet<Prefix> {
+    service.allow.iter().copied().collect()
 }
 
 /// The records of all frontends.

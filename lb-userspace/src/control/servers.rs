@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lb_common::abi::{KIND_DSR, KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6, KIND_NAT, Server};
@@ -15,7 +16,7 @@ use crate::config::model::{Mode, Node};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::regions::Regions;
 use crate::dataplane::services::address;
-use crate::net::{HopProblem, NextHop, Remote};
+use crate::net::{HopProblem, NextHop, PathMtus, Remote, TooBig};
 
 /// All servers of the node.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Servers {
     nat_addresses: Vec<IpAddr>,
     /// Configured sources of tunnels.
     tunnel_sources: Vec<Prefix>,
+    /// What the network said of the ways of tunnels.
+    path_mtus: PathMtus,
 }
 
 /// An address reached in one way.
@@ -54,6 +57,7 @@ impl Servers {
             ids: Regions::new(maps.servers.len()),
             nat_addresses: node.nat_addresses.clone(),
             tunnel_sources: node.tunnel_sources.clone(),
+            path_mtus: PathMtus::default(),
             maps,
         }
     }
@@ -89,10 +93,34 @@ impl Servers {
             known.source = Some(hop.source);
         }
         known.hop = Some(hop);
-        let modes: Vec<Mode> =
-            self.known.keys().filter(|(a, _)| *a == address).map(|(_, mode)| *mode).collect();
-        modes.into_iter().try_for_each(|mode| self.write(address, mode))?;
+        self.write_all(address)?;
         Ok(true)
+    }
+
+    /// Takes a router's message about a packet to a server. Only tunnels use it: other packets
+    /// are their clients', who are told themselves.
+    pub fn set_path_mtu(&mut self, message: TooBig, now: Instant) -> Result<()> {
+        let TooBig { server, .. } = message;
+        for mode in [Mode::Ipip, Mode::Gue] {
+            let Some(Ok(NextHop::Remote(hop))) = self.hop(server, mode) else { continue };
+            let mtu = hop.mtu;
+            if self.known.contains_key(&(server, mode)) && self.path_mtus.learn(message, mtu, now) {
+                tracing::info!(%server, mtu = message.mtu, "a router on the way has a smaller MTU");
+            }
+        }
+        self.write_all(server)
+    }
+
+    /// Forgets what was said long ago.
+    pub fn expire_path_mtus(&mut self, now: Instant) -> Result<()> {
+        let expired = self.path_mtus.expire(now);
+        expired.into_iter().try_for_each(|server| self.write_all(server))
+    }
+
+    /// When [`Self::expire_path_mtus`] has something to do.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.path_mtus.next_expiry()
     }
 
     /// Servers of which the resolver has said nothing yet.
@@ -134,6 +162,7 @@ impl Servers {
         });
         let used: BTreeSet<IpAddr> = self.known.keys().map(|(address, _)| *address).collect();
         let gone: Vec<IpAddr> = self.hops.keys().copied().filter(|a| !used.contains(a)).collect();
+        gone.iter().for_each(|address| self.path_mtus.forget(*address));
         self.hops.retain(|address, _| used.contains(address));
         gone
     }
@@ -166,6 +195,20 @@ impl Servers {
         self.configured_source(server, mode).or(hop.source.map(Prefix::host))
     }
 
+    /// The largest IP packet that the way takes.
+    fn mtu(&self, server: IpAddr, mode: Mode, hop: &Remote) -> u32 {
+        let learned = match mode {
+            Mode::Ipip | Mode::Gue => self.path_mtus.lookup(server, Instant::now()),
+            Mode::Nat | Mode::Dsr => None,
+        };
+        learned.map_or(hop.mtu, |learned| learned.min(hop.mtu))
+    }
+
+    fn write_all(&self, server: IpAddr) -> Result<()> {
+        let modes = self.known.keys().filter(|(address, _)| *address == server);
+        modes.copied().try_for_each(|(_, mode)| self.write(server, mode))
+    }
+
     fn write(&self, server: IpAddr, mode: Mode) -> Result<()> {
         let Some(known) = self.known.get(&(server, mode)) else { return Ok(()) };
         let hop = self.hop(server, mode).and_then(Result::ok);
@@ -177,7 +220,7 @@ impl Servers {
             address: address(server),
             source: source.map(|prefix| address(prefix.address)).unwrap_or_default(),
             kind: kind(mode, server),
-            mtu: remote.map_or(0, |remote| remote.mtu),
+            mtu: remote.map_or(0, |remote| self.mtu(server, mode, remote)),
             vlan: hop.map_or(0, |hop| hop.vlan().into()),
             entropy: source.map_or(0, entropy),
         };

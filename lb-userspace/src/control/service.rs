@@ -10,14 +10,15 @@ use anyhow::{Context, Result};
 use bytemuck::Zeroable;
 use lb_common::abi::{
     SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS,
-    SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW, ServiceRecord, Word,
+    SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW, ServerIdKey,
+    ServiceRecord, Word,
 };
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
 use super::backend::{Backend, Counted, NewBackend, want};
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, Member, ServiceTables};
-use crate::config::model::{self, HashPolicy, Mode, Probe, Track, UdpPolicy};
+use crate::config::model::{self, HashPolicy, Mode, Probe, ServerId, Track, UdpPolicy};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::view::monotonic_seconds;
 
@@ -27,6 +28,8 @@ struct Retired {
     index: u16,
     mode: Mode,
     server: u32,
+    /// What its QUIC connections name it by.
+    server_id: Option<ServerId>,
     /// Its word, without new flows.
     word: Word,
     /// Since when nothing leads to it but recorded flows; `None` while it is some slot's
@@ -163,7 +166,8 @@ impl Running {
         let since = (!is_shadow).then(Instant::now);
         let (index, mode, server) = (gone.index, gone.mode, gone.server);
         self.leaving.retain(|(leaving, _)| *leaving != index);
-        self.retired.push(Retired { index, mode, server, word, since });
+        let server_id = gone.config.server_id;
+        self.retired.push(Retired { index, mode, server, server_id, word, since });
         self.epoch += 1;
         Ok(())
     }
@@ -472,6 +476,22 @@ impl Running {
             self.describe(arena)?;
         }
         Ok(discarded)
+    }
+
+    /// The rows that QUIC server ids lead to: of backends, and of those that left, whose
+    /// connections may finish.
+    pub fn server_ids(&self) -> Vec<(ServerIdKey, u32)> {
+        let past = self.retired.iter().map(|r| (r.server_id, r.index));
+        let running = self.backends.iter().map(|b| (b.config.server_id, b.index));
+        let key = |id: ServerId| {
+            let mut bytes = [0; 8];
+            bytes.iter_mut().zip(id.as_bytes()).for_each(|(to, from)| *to = *from);
+            ServerIdKey { service: self.tables.number, padding: 0, id: u64::from_ne_bytes(bytes) }
+        };
+        // Later ones win: an id that was given to another backend is that one's.
+        past.chain(running)
+            .filter_map(|(id, index)| Some((key(id?), self.tables.row(index))))
+            .collect()
     }
 
     /// Servers that its retired backends still hold.

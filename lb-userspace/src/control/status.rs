@@ -9,6 +9,7 @@ use super::backend::Backend;
 use super::node::Node;
 use super::service::Running;
 use crate::config::model::{self, Probe};
+use crate::dataplane::features::names;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{self, mac_text};
 use crate::report::{
@@ -35,6 +36,7 @@ pub fn status(node: &Node, about: &About<'_>) -> Status {
         revision: about.revision,
         uptime_ms: ms(about.started.elapsed()),
         interfaces: about.interfaces.to_vec(),
+        features: names(node.arena.maps.settings().features).map(String::from).collect(),
         warnings: warnings(about, node, &services),
         services,
         counters,

@@ -200,7 +200,7 @@ fn service_of(view: &View<'_>, key: &FlowKey) -> Option<Service> {
 }
 
 fn hash(maps: &LiveMaps, service: &Service, key: &FlowKey) -> u64 {
-    let seed = maps.settings.seed;
+    let seed = maps.settings().seed;
     if key.kind >> 16 == V4::FAMILY {
         flow_hash::<V4>(seed, service, key)
     } else {

@@ -304,7 +304,7 @@ impl ServiceTables {
             .iter()
             .map(|m| Entry { name: &m.name, weight: m.weight, index: m.index })
             .collect();
-        let slots = maglev::build(&entries, count, maps.settings.seed);
+        let slots = maglev::build(&entries, count, maps.settings().seed);
         ensure!(slots.len() == count as usize, "a service needs a backend");
         let mut shadows = self.shadows.clone();
         if !self.slots.is_empty() {

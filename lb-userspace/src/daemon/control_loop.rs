@@ -1,6 +1,7 @@
 //! The control loop: takes one event at a time, and lets what follows from it happen.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -8,19 +9,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::check_nat_ports;
+use super::plane::Plane;
+use super::{check_nat_ports, needed};
 use crate::cli::ConfigSource;
 use crate::config::{self, Config};
 use crate::control::backend::Drain;
+use crate::control::blocks::check_harmless;
 use crate::control::explain::explain;
-use crate::control::handle::{Actor, BackendChange, Request};
+use crate::control::handle::{Actor, BackendChange, BlockChange, Request};
 use crate::control::node::{Node, Resting};
 use crate::control::status::{About, epoch_ms, status};
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::dataplane::grace;
-use crate::net::NextHopEvent;
+use crate::net::{NextHopEvent, TooBig};
 use crate::probe::ProbeEvent;
-use crate::report::{Changed, Error, ErrorKind, Interface};
+use crate::report::{Block, Changed, Error, ErrorKind, Interface};
 use crate::store::{State, Store};
 
 /// Where events come from.
@@ -29,6 +32,7 @@ pub(super) struct Inputs {
     pub requests: mpsc::Receiver<Request>,
     pub probes: mpsc::Receiver<ProbeEvent>,
     pub hops: mpsc::Receiver<NextHopEvent>,
+    pub too_big: mpsc::Receiver<TooBig>,
 }
 
 /// The signals the daemon takes; from when this is made on, none takes its default action.
@@ -56,6 +60,7 @@ const SWEEP_SHARE: u32 = 20;
 
 pub(super) struct ControlLoop {
     node: Node,
+    plane: Plane,
     store: Store,
     state: State,
     source: ConfigSource,
@@ -76,23 +81,25 @@ struct Swept {
 impl ControlLoop {
     pub(super) fn new(
         node: Node,
+        plane: Plane,
         store: Store,
         state: State,
         source: ConfigSource,
-        interfaces: Vec<Interface>,
     ) -> Self {
+        let interfaces = plane.interfaces();
         let started = Instant::now();
         let sweep_at = started + SWEEP;
         let (grace, sweep) = (None, None);
-        Self { node, store, state, source, interfaces, started, grace, sweep, sweep_at }
+        Self { node, plane, store, state, source, interfaces, started, grace, sweep, sweep_at }
     }
 
     /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
     /// event: a daemon that stops for it would be the outage.
-    pub(super) async fn run(mut self, mut inputs: Inputs) -> Result<()> {
-        let Inputs { signals, requests, probes, hops } = &mut inputs;
+    pub(super) async fn run(&mut self, mut inputs: Inputs) -> Result<()> {
+        let Inputs { signals, requests, probes, hops, too_big } = &mut inputs;
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
+            let block_end = self.next_block_end();
             let done = tokio::select! {
                 // In this order: an end before all, and failures before what can wait.
                 biased;
@@ -100,9 +107,11 @@ impl ControlLoop {
                 _ = signals.interrupt.recv() => return Ok(()),
                 Some(event) = probes.recv() => self.on_probe(event),
                 Some(event) = hops.recv() => self.on_hop(event),
+                Some(message) = too_big.recv() => self.node.on_too_big(message),
                 _ = signals.hangup.recv() => { self.on_hangup(); Ok(()) }
                 Some(request) = requests.recv() => { self.on_request(request); Ok(()) }
                 () = sleep_until(clock) => self.node.on_clock(),
+                () = sleep_until(block_end) => self.end_blocks(),
                 resting = finished(&mut self.grace) => resting.and_then(|r| self.node.rested(r)),
                 swept = finished(&mut self.sweep) => self.on_swept(swept),
                 () = sleep_until(self.sweep_at), if self.sweep.is_none() => {
@@ -115,6 +124,11 @@ impl ControlLoop {
             }
             self.begin_grace();
         }
+    }
+
+    /// What is left when the loop has ended: the program, which still runs.
+    pub(super) fn into_plane(self) -> Plane {
+        self.plane
     }
 
     fn on_probe(&mut self, event: ProbeEvent) -> Result<()> {
@@ -174,6 +188,12 @@ impl ControlLoop {
             }
             Request::Backend { service, change, actor, reply } => {
                 let _ = reply.send(self.change_backend(&service, change, &actor));
+            }
+            Request::Blocks(reply) => {
+                let _ = reply.send(Ok(self.state.blocks.entries().to_vec()));
+            }
+            Request::Block { change, actor, reply } => {
+                let _ = reply.send(self.change_blocks(change, &actor));
             }
             Request::Explain { protocol, client, vip, reply } => {
                 let _ = reply.send(explain(&self.node, protocol, client, vip));
@@ -250,11 +270,79 @@ impl ControlLoop {
         Ok(changed)
     }
 
+    fn change_blocks(&mut self, change: BlockChange, actor: &Actor) -> Result<Changed, Error> {
+        let mut blocks = self.state.blocks.clone();
+        let now = epoch_ms();
+        let mut changed = self.unchanged();
+        let done = match change {
+            BlockChange::Add { prefix, reason, lasts, local } => {
+                if let Some(local) = local {
+                    check_harmless(prefix, &self.backends(), &local)?;
+                }
+                let lasts = lasts.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+                let until_ms = lasts.map(|time| now.saturating_add(time));
+                let actor = actor.clone();
+                let new = Block { prefix, reason, actor, since_ms: now, until_ms };
+                blocks.add(new).then(|| format!("{prefix}: blocked"))
+            }
+            BlockChange::Remove { prefix } => {
+                if let Some(around) = blocks.around(prefix) {
+                    let wider = around.prefix;
+                    changed.warnings.push(format!("{prefix} is blocked still, as part of {wider}"));
+                }
+                blocks.remove(prefix).then(|| format!("{prefix}: no longer blocked"))
+            }
+        };
+        let Some(change) = done else { return Ok(changed) };
+        let mut state = self.state.clone();
+        state.blocks = blocks;
+        self.widen(&state)?;
+        self.node
+            .set_blocked(state.blocks.prefixes())
+            .map_err(|error| failed(ErrorKind::Refused, &error))?;
+        self.state = state;
+        self.save(&mut changed);
+        tracing::info!(%actor, %change, "block list");
+        changed.changes.push(change);
+        Ok(changed)
+    }
+
+    fn backends(&self) -> Vec<(String, IpAddr)> {
+        let services = self.state.config.services.iter();
+        services
+            .flat_map(|s| s.backends.iter().map(|b| (format!("{}/{}", s.name, b.name), b.address)))
+            .collect()
+    }
+
+    /// When a block ends by itself. An hour at most: the clock of the day may be set meanwhile.
+    fn next_block_end(&self) -> Instant {
+        let ends = self.state.blocks.next_end();
+        let left = ends.map(|end| Duration::from_millis(end.saturating_sub(epoch_ms())));
+        left.map_or_else(far_away, |left| far_away().min(Instant::now() + left.min(FAR)))
+    }
+
+    fn end_blocks(&mut self) -> Result<()> {
+        let mut blocks = self.state.blocks.clone();
+        let ended = blocks.expire(epoch_ms());
+        if ended.is_empty() {
+            return Ok(());
+        }
+        // First of all, or a failure would be tried again at once, without end.
+        self.state.blocks = blocks;
+        self.node.set_blocked(self.state.blocks.prefixes())?;
+        for block in ended {
+            tracing::info!(prefix = %block.prefix, "no longer blocked: its time ended");
+        }
+        self.store.write(&self.state)
+    }
+
     /// Makes a state the one in force: in the maps first, where it may be refused, then on disk.
     fn commit(&mut self, mut state: State, actor: &str) -> Result<Changed, Error> {
         check_nat_ports(&state.config).map_err(|error| failed(ErrorKind::Refused, &error))?;
         let changes = config::diff(&self.state.config, &state.config);
         state.forget_stale_drains();
+        self.node.check(&state.config).map_err(|error| failed(ErrorKind::Refused, &error))?;
+        self.widen(&state)?;
         if let Err(error) = self.node.apply(&state.config, &state.drains(), false) {
             // Where it failed on the way, what was there before is put back.
             let before = self.node.apply(&self.state.config, &self.state.drains(), false);
@@ -271,6 +359,18 @@ impl ControlLoop {
         changed.warnings = config::warnings(&self.state.config);
         self.save(&mut changed);
         Ok(changed)
+    }
+
+    /// Has the program do what a state needs, before anything of that state is there to need it.
+    ///
+    /// The loop stands still meanwhile, for as long as the verifier takes (50 to 300 ms): probes
+    /// are late by that, packets are not. It happens on such a change only, once for each feature
+    /// at most while the daemon runs.
+    fn widen(&mut self, state: &State) -> Result<(), Error> {
+        self.plane.widen(needed(state)).map_err(|error| {
+            let error = error.context("the program does not load with what this needs");
+            failed(ErrorKind::Refused, &error)
+        })
     }
 
     /// Writes the state that is in force. What cannot be saved is in force all the same.
@@ -341,8 +441,10 @@ async fn sleep_until(at: Instant) {
     tokio::time::sleep_until(at.into()).await;
 }
 
+const FAR: Duration = Duration::from_secs(3600);
+
 fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
+    Instant::now() + FAR
 }
 
 fn failed(kind: ErrorKind, error: &anyhow::Error) -> Error {

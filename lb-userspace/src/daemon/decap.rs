@@ -76,10 +76,8 @@ async fn serve(options: &DecapOptions, mut show: impl FnMut(&Decap)) -> Result<(
         }
     }
     // First: then nothing is counted any more.
-    let detached =
-        attached.into_iter().map(|one| one.detach(program.program()?)).fold(Ok(()), Result::and);
+    drop(attached);
     show(&report(&program, &interfaces, options));
-    detached?;
     tracing::info!("detached; stopped");
     Ok(())
 }

@@ -6,26 +6,28 @@
 mod control_loop;
 pub mod decap;
 mod log;
+mod plane;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use lb_common::abi::FEATURE_FILTERS;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api;
 use crate::cli::{ConfigSource, RunOptions};
-use crate::config::model::XdpPolicy;
 use crate::config::{self, Config};
 use crate::control::handle::Handle;
 use crate::control::node::Node;
-use crate::dataplane::attach::Attached;
-use crate::dataplane::load::{self, Loaded};
-use crate::net::{self, NextHopEvent, Resolver};
+use crate::control::status::epoch_ms;
+use crate::dataplane::features;
+use crate::dataplane::load;
+use crate::net::{self, NextHopEvent, PathMtuListener, Resolver};
 use crate::probe::Prober;
-use crate::report;
 use crate::store::{State, Store};
 
 use control_loop::{ControlLoop, Inputs, Signals};
+use plane::Plane;
 
 /// Balances until SIGTERM or SIGINT, then leaves the interfaces as they were.
 pub fn run(options: RunOptions) -> Result<()> {
@@ -48,7 +50,9 @@ async fn serve(options: RunOptions) -> Result<()> {
     // The socket first: it also tells a second daemon from the first, with nothing attached yet.
     let listener = api::bind(&options.socket)?;
     let log_drops = options.verbosity >= 2;
-    let mut loaded = load::load(&state.config.node, state.seed()?, log_drops)?;
+    let client_mtu = links.iter().map(|link| link.mtu).min().unwrap_or(u32::MAX);
+    let (config, seed) = (&state.config, state.seed()?);
+    let mut loaded = load::load(&config.node, seed, client_mtu, log_drops, needed(&state))?;
     if log_drops {
         log::follow_program(&mut loaded)?;
     }
@@ -58,25 +62,21 @@ async fn serve(options: RunOptions) -> Result<()> {
     let maps = loaded.maps.clone();
     let mut node = Node::new(maps, state.config.node.clone(), prober, resolver);
     node.apply(&state.config, &state.drains(), true)?;
+    node.set_blocked(state.blocks.prefixes())?;
     first_hops(&mut node, &mut hops).await?;
 
-    let attached = attach(&mut loaded, &links, options.xdp.unwrap_or(state.config.node.xdp))?;
+    let (_path_mtus, too_big) = PathMtuListener::start(state.config.node.gue_port)
+        .context("cannot listen for path MTUs of tunnels")?;
+    let plane = Plane::attach(loaded, &links, options.xdp.unwrap_or(state.config.node.xdp))?;
     if let Err(error) = store.write(&state) {
-        detach(&mut loaded, attached)?;
+        plane.detach()?;
         return Err(error);
     }
-    let interfaces = attached
-        .iter()
-        .map(|a| report::Interface {
-            name: a.interface.clone(),
-            index: a.index,
-            xdp: a.mode.to_string(),
-        })
-        .collect();
     tracing::info!(
         revision = state.revision,
         services = state.config.services.len(),
-        instructions = loaded.verified_instructions,
+        features = features::names(plane.features()).collect::<Vec<_>>().join(","),
+        instructions = plane.instructions(),
         socket = %options.socket.display(),
         "balancing"
     );
@@ -86,11 +86,12 @@ async fn serve(options: RunOptions) -> Result<()> {
     let api = tokio::spawn(api::serve(listener, handle, async {
         let _ = stopped.await;
     }));
-    let inputs = Inputs { signals, requests, probes, hops };
-    let result = ControlLoop::new(node, store, state, options.source, interfaces).run(inputs).await;
+    let inputs = Inputs { signals, requests, probes, hops, too_big };
+    let mut control = ControlLoop::new(node, plane, store, state, options.source);
+    let result = control.run(inputs).await;
 
     // Detach first: from here on packets take the way they took before us.
-    let detached = detach(&mut loaded, attached);
+    let detached = control.into_plane().detach();
     let _ = stop.send(());
     let _ = api.await;
     detached?;
@@ -144,8 +145,17 @@ fn resume(state: Option<State>, wanted: &Config) -> Result<State> {
         }
     }
     state.forget_stale_drains();
+    for ended in state.blocks.expire(epoch_ms()) {
+        tracing::info!(prefix = %ended.prefix, "no longer blocked: its time ended");
+    }
     config::validate(&state.config).context("the stored configuration")?;
     Ok(state)
+}
+
+/// The features that the program must have for a state.
+fn needed(state: &State) -> u32 {
+    let blocks = if state.blocks.entries().is_empty() { 0 } else { FEATURE_FILTERS };
+    features::needed(&state.config) | blocks
 }
 
 /// A port of the host's own connections may not be one NAT hands out: a reply would be taken.
@@ -165,35 +175,4 @@ fn check_nat_ports(config: &Config) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn attach(loaded: &mut Loaded, links: &[net::Link], xdp: XdpPolicy) -> Result<Vec<Attached>> {
-    let mut attached = Vec::new();
-    for link in links {
-        match Attached::new(loaded.program()?, &link.name, link.ifindex, xdp) {
-            Ok(interface) => {
-                tracing::info!(interface = %link.name, mode = %interface.mode, "attached");
-                // Only now: some drivers transmit frames of other interfaces only while they run
-                // a program.
-                loaded.maps.devices.set(&interface.index, [interface.index, 0])?;
-                attached.push(interface);
-            }
-            Err(error) => {
-                // What could not be attached is what to tell; the rest ends with the process.
-                let _ = detach(loaded, attached);
-                return Err(error);
-            }
-        }
-    }
-    Ok(attached)
-}
-
-fn detach(loaded: &mut Loaded, attached: Vec<Attached>) -> Result<()> {
-    attached
-        .into_iter()
-        .map(|interface| {
-            loaded.maps.devices.remove(&interface.index)?;
-            interface.detach(loaded.program()?)
-        })
-        .fold(Ok(()), Result::and)
 }

@@ -1,13 +1,16 @@
 //! Attaches a program to interfaces, natively where the driver can, and says what it got.
 
 use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
 use anyhow::{Context, Result, anyhow, bail};
-use aya::programs::xdp::XdpLinkId;
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::programs::Xdp;
 
+use super::link::XdpLink;
+use super::load::fd;
 use crate::config::model::XdpPolicy;
 
 /// How the program runs on an interface.
@@ -19,50 +22,54 @@ pub enum Mode {
     Generic,
 }
 
-/// A program on one interface; detached by [`Attached::detach`] or when the process ends.
+/// A program on one interface; detached when this is dropped, or the process ends.
 #[derive(Debug)]
 pub struct Attached {
     pub interface: String,
     pub index: u32,
     pub mode: Mode,
-    link: XdpLinkId,
+    link: XdpLink,
     _claim: Claim,
 }
 
 impl Attached {
     /// Attaches to an interface of the current network namespace.
-    pub fn new(program: &mut Xdp, interface: &str, index: u32, policy: XdpPolicy) -> Result<Self> {
+    pub fn new(program: &Xdp, interface: &str, index: u32, policy: XdpPolicy) -> Result<Self> {
         let claim = Claim::new(interface)?;
+        let program = fd(program)?;
         let native = match policy {
             XdpPolicy::Generic => None,
-            XdpPolicy::Native | XdpPolicy::Auto => {
-                Some(program.attach_to_if_index(index, XdpMode::Driver))
-            }
+            XdpPolicy::Native | XdpPolicy::Auto => Some(XdpLink::new(program, index, Mode::Native)),
         };
         let (link, mode) = match native {
             Some(Ok(link)) => (link, Mode::Native),
             Some(Err(error)) if policy == XdpPolicy::Native || is_busy(&error) => {
-                return Err(explain(error, interface, policy));
+                return Err(explain(&error, interface, policy));
             }
             other => {
                 if let Some(Err(error)) = other {
                     tracing::warn!(
-                        interface, reason = %chain(&error),
+                        interface, reason = %error,
                         "no native XDP here; falling back to generic XDP, several times slower"
                     );
                 }
-                let link = program
-                    .attach_to_if_index(index, XdpMode::Skb)
-                    .map_err(|error| explain(error, interface, policy))?;
+                let link = XdpLink::new(program, index, Mode::Generic)
+                    .map_err(|error| explain(&error, interface, policy))?;
                 (link, Mode::Generic)
             }
         };
         Ok(Self { interface: interface.into(), index, mode, link, _claim: claim })
     }
 
-    /// Takes the program off the interface.
-    pub fn detach(self, program: &mut Xdp) -> Result<()> {
-        program.detach(self.link).with_context(|| format!("cannot detach from {}", self.interface))
+    /// Has another program take the place of the one that runs, between two packets.
+    pub(super) fn replace(&self, program: BorrowedFd<'_>) -> Result<()> {
+        match self.link.replace(program) {
+            // The interface was deleted, and its program went with it.
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+            other => other.with_context(|| {
+                format!("the kernel does not replace the program on {}", self.interface)
+            }),
+        }
     }
 }
 
@@ -86,7 +93,7 @@ impl Claim {
             .with_context(|| format!("cannot claim {interface}"))?;
         match UnixListener::bind_addr(&name) {
             Ok(socket) => Ok(Self(socket)),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
                 "another `lb run` or `lb decap` already serves {interface}; stop it first, or use \
                  `lb` to change what it does"
             ),
@@ -95,38 +102,23 @@ impl Claim {
     }
 }
 
-fn os_error(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
-    }
+fn is_busy(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }
 
-fn is_busy(error: &ProgramError) -> bool {
-    matches!(os_error(error), Some(libc::EBUSY | libc::EEXIST))
-}
-
-fn chain(error: &ProgramError) -> String {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.to_string(),
-        other => other.to_string(),
-    }
-}
-
-fn explain(error: ProgramError, interface: &str, policy: XdpPolicy) -> anyhow::Error {
-    if is_busy(&error) {
+fn explain(error: &io::Error, interface: &str, policy: XdpPolicy) -> anyhow::Error {
+    if is_busy(error) {
         return anyhow!(
             "{interface} already has an XDP program; see it with `ip link show {interface}`, and \
              remove it with `ip link set {interface} xdp off` if nothing needs it"
         );
     }
-    let reason = chain(&error);
     match policy {
         XdpPolicy::Native => anyhow!(
-            "the driver of {interface} did not take the program natively ({reason}); see which \
+            "the driver of {interface} did not take the program natively ({error}); see which \
              driver that is with `ethtool -i {interface}`, or allow the slower generic mode with \
              `--xdp auto`, or `xdp = \"auto\"` in a configuration"
         ),
-        _ => anyhow!(error).context(format!("cannot attach to {interface}")),
+        _ => anyhow!("cannot attach to {interface}: {error}"),
     }
 }

@@ -13,8 +13,8 @@ use lb_common::verdict::{ROW, Verdict};
 
 use super::entries::Entries;
 use super::keys::prefix_key;
-use super::load::{raise_memory_limit, verifier_said};
 use super::mapped::Mapped;
+use super::object::{raise_memory_limit, verifier_said};
 use crate::config::model::Prefix;
 
 /// The program, compiled for the kernel when this crate was built.

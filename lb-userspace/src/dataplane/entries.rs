@@ -6,8 +6,10 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya_obj::generated::bpf_cmd;
 use bytemuck::Pod;
+
+use super::bpf::{bpf, zeroed};
 
 /// A `BPF_MAP_TYPE_HASH`, `…_LRU_HASH` or `…_LPM_TRIE` of `K` → `V`.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ impl<K: Pod, V: Pod> Entries<K, V> {
                 attr.batch.values = values.as_mut_ptr() as u64;
                 attr.batch.count = room;
                 done = match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
-                    Ok(()) => false,
+                    Ok(_) => false,
                     Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
                     // A bucket holds more entries than there was room for.
                     Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -116,24 +118,7 @@ impl<K: Pod, V: Pod> Entries<K, V> {
             if matches!(command, bpf_cmd::BPF_MAP_DELETE_ELEM) {
                 attr.__bindgen_anon_2.__bindgen_anon_1.value = 0;
             }
-            bpf(command, &mut attr)
+            bpf(command, &mut attr).map(drop)
         }
     }
-}
-
-/// An attribute with every field zero, as the kernel demands of those a command does not use.
-fn zeroed() -> bpf_attr {
-    // SAFETY: a C union for which all bits zero is a value.
-    unsafe { std::mem::zeroed() }
-}
-
-/// # Safety
-///
-/// The attribute's pointers are good for what the command does with them.
-unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
-    // SAFETY: the caller's; the size is the union's own.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command as libc::c_long, attr, size_of::<bpf_attr>())
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

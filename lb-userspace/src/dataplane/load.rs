@@ -1,84 +1,78 @@
-//! Loads the embedded eBPF object with maps of the configured sizes.
+//! The program in the kernel: loaded with what the configuration needs, and replaced by one that
+//! can do more when another configuration needs that. Maps stay, and so does all that is in them.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
-use anyhow::{Context, Result};
-use aya::programs::{ProgramError, Xdp};
-use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{BACKEND_BLOCK, FEATURES_ALL, LIMITS, SPARES, Settings, Table, Word, map};
-use lb_common::verdict::ROW;
+use anyhow::{Context, Result, bail};
+use aya::maps::MapError;
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfError};
+use lb_common::abi::FEATURES_ALL;
 
+use super::attach::Attached;
+use super::features::names;
 use super::maps::LiveMaps;
-use crate::config::model::{Limits, Node};
-
-/// The program, compiled for the kernel when this crate was built.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/holdfast"));
-
-/// Name of the XDP program in the object.
-const PROGRAM: &str = "holdfast";
+use super::object::{Recipe, Verified, program, raise_memory_limit};
+use super::private_fs::PrivateFs;
+use crate::config::model::Node;
 
 /// A program in the kernel, with its maps.
 #[derive(Debug)]
 pub struct Loaded {
     pub maps: Arc<LiveMaps>,
-    pub(super) ebpf: Ebpf,
+    ebpf: Ebpf,
     /// Instructions the verifier followed; its limit is one million.
     pub verified_instructions: Option<u32>,
+    recipe: Recipe,
+    /// Where another load finds the maps; `None` where the program can do everything.
+    private: Option<PrivateFs>,
 }
 
-/// Loads the program for a node. `seed` is the secret of its hashes.
+/// Loads the program for a node, with these `FEATURE_*` bits at least. `seed` is the secret of its
+/// hashes, `client_mtu` the largest IP packet that all its interfaces take.
 ///
 /// Fails if the kernel refuses it: no rights, no BPF, not enough memory for the limits.
-pub fn load(node: &Node, seed: u64, log_drops: bool) -> Result<Loaded> {
+pub fn load(
+    node: &Node,
+    seed: u64,
+    client_mtu: u32,
+    log_drops: bool,
+    features: u32,
+) -> Result<Loaded> {
     raise_memory_limit();
-    let sizes = Sizes::of(&node.limits);
-    let settings = Settings {
-        seed,
-        service_mask: sizes.services - 1,
-        backend_rows: sizes.rows,
-        nat_port_first: u32::from(*node.nat_ports.start()),
-        nat_port_count: u32::from(node.nat_ports.end() - node.nat_ports.start()) + 1,
-        gue_port: u32::from(node.gue_port),
-        flow_inserts: node.flow_inserts,
-        icmp_rate: node.icmp_rate,
-        client_mtu: 1500,
-        features: FEATURES_ALL,
-        padding: 0,
-    };
-    let processors = u32::try_from(
-        aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count processors")?,
-    )?;
-    let log_drops = u32::from(log_drops);
-    let mut ebpf = EbpfLoader::new()
-        .override_global("SETTINGS", &settings, true)
-        .override_global("LOG_DROPS", &log_drops, true)
-        .map_max_entries(map::SERVICES, sizes.services)
-        .map_max_entries(map::TABLES, sizes.table_words)
-        .map_max_entries(map::MARKS, sizes.table_words / 8)
-        .map_max_entries(map::WORDS, sizes.rows)
-        .map_max_entries(map::PORTS, sizes.rows)
-        .map_max_entries(map::SERVERS, sizes.servers)
-        .map_max_entries(map::SPARE, sizes.services_numbered * SPARES / 4)
-        .map_max_entries(map::FLOWS, node.limits.flows)
-        .map_max_entries(map::NAT, node.limits.nat_connections.saturating_mul(2))
-        .map_max_entries(map::TRAFFIC, sizes.rows * processors)
-        .map_max_entries(map::NEW_FLOWS, sizes.rows * processors)
-        .map_max_entries(map::COUNTERS, ROW * processors)
-        .map_max_entries(map::DRAFTS, processors)
-        .map_max_entries(map::DEVICES, MAX_DEVICES)
-        .map_max_entries(map::PREFIXES, node.limits.prefixes.max(1))
-        .map_max_entries(map::SOURCES, node.limits.sources.max(1))
-        .map_max_entries(map::RATES, node.limits.rates.max(1))
-        .map_max_entries(map::BUCKETS, LIMITS * processors)
-        .map_max_entries(map::SERVER_IDS, node.limits.server_ids.max(1))
-        .load(OBJECT)
-        .context("the kernel refused the maps of the eBPF program (are you root?)")?;
-    let program = program(&mut ebpf)?;
-    program.load().map_err(verifier_said)?;
-    let verified_instructions = program.info().ok().and_then(|i| i.verified_instruction_count());
+    let recipe = Recipe::new(node, seed, client_mtu, log_drops);
+    let (verified, features, private) = first_load(&recipe, features)?;
+    let Verified { mut ebpf, instructions } = verified;
     // Only now: aya closes the descriptor of a map that is taken, and loading needs it.
-    let maps = Arc::new(LiveMaps::take(&mut ebpf, settings)?);
-    Ok(Loaded { maps, ebpf, verified_instructions })
+    let maps = Arc::new(LiveMaps::take(&mut ebpf, recipe.settings(features))?);
+    Ok(Loaded { maps, ebpf, verified_instructions: instructions, recipe, private })
+}
+
+/// Where maps cannot be shared, the program can do everything from the start.
+fn first_load(recipe: &Recipe, features: u32) -> Result<(Verified, u32, Option<PrivateFs>)> {
+    let reason = match PrivateFs::new() {
+        _ if features == FEATURES_ALL => None,
+        Ok(private) => match recipe.load(features, Some(&private)) {
+            Err(error) if cannot_name(&error) => Some(format!("{error:#}")),
+            loaded => return Ok((loaded?, features, Some(private))),
+        },
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(reason) = reason {
+        tracing::warn!(
+            reason,
+            "no private BPF file system (it takes CAP_SYS_ADMIN): the program cannot be replaced \
+             later, so it is loaded with all features, used or not"
+        );
+    }
+    Ok((recipe.load(FEATURES_ALL, None)?, FEATURES_ALL, None))
+}
+
+/// Whether a load failed because a map could not be given a name.
+fn cannot_name(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(EbpfError::MapError(MapError::PinError { .. })))
 }
 
 impl Loaded {
@@ -91,66 +85,67 @@ impl Loaded {
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
-}
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf.program_mut(PROGRAM).context("the eBPF object has no program")?;
-    Ok(program.try_into()?)
-}
+    /// The `FEATURE_*` bits of the program that runs.
+    #[must_use]
+    pub fn features(&self) -> u32 {
+        self.maps.settings().features
+    }
 
-/// Interfaces that frames can leave by: more than a host has, members of bonds included.
-const MAX_DEVICES: u32 = 256;
-
-/// Map sizes that follow from the limits.
-struct Sizes {
-    services: u32,
-    services_numbered: u32,
-    rows: u32,
-    servers: u32,
-    table_words: u32,
-}
-
-impl Sizes {
-    fn of(limits: &Limits) -> Self {
-        // An eighth full at the most, the VIPs' own records included: searches end in their first
-        // place, and none runs longer than `SERVICE_PROBES`.
-        let services = limits.frontends.saturating_mul(2).saturating_mul(8).next_power_of_two();
-        let block = BACKEND_BLOCK;
-        Self {
-            services: services.clamp(64, 1 << 24),
-            services_numbered: limits.frontends.max(1),
-            // A service takes room for twice its backends, in whole blocks.
-            rows: limits
-                .backends
-                .saturating_mul(2)
-                .saturating_add(limits.frontends.saturating_mul(block))
-                .next_multiple_of(block)
-                .clamp(block, Table::MAX_BLOCKS * block),
-            servers: limits.servers.clamp(1, Word::MAX_SERVERS),
-            table_words: (limits.table_bytes / 8).next_multiple_of(64).clamp(64, Table::MAX_BASE),
+    /// Makes sure that the program has these features, too, on all interfaces. If it takes
+    /// another program, that is loaded over the same maps and takes the former's place between two
+    /// packets. Where this fails, all stays as it was.
+    ///
+    /// Blocks for as long as the verifier takes: up to some 300 ms.
+    pub fn widen(&mut self, features: u32, attached: &[Attached]) -> Result<()> {
+        let features = self.features() | features;
+        if features == self.features() {
+            return Ok(());
         }
+        let Some(private) = &self.private else {
+            bail!("this program cannot be replaced: restart `lb run`");
+        };
+        let began = Instant::now();
+        let Verified { mut ebpf, instructions } = self.recipe.load(features, Some(private))?;
+        replace(attached, program(&mut self.ebpf)?, program(&mut ebpf)?)?;
+        drop_maps(&mut ebpf);
+        self.ebpf = ebpf;
+        self.verified_instructions = instructions;
+        self.maps.set_features(features);
+        tracing::info!(
+            features = names(features).collect::<Vec<_>>().join(","),
+            instructions,
+            took_ms = began.elapsed().as_millis(),
+            "the program was replaced by one with more features"
+        );
+        Ok(())
     }
 }
 
-/// Before kernel 5.11 maps count as locked memory; later this changes nothing.
-pub(super) fn raise_memory_limit() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: reads one struct; failure leaves the limit, and loading then says what is short.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+/// Replaces the program on all interfaces, or on none.
+fn replace(attached: &[Attached], old: &Xdp, new: &Xdp) -> Result<()> {
+    for (done, interface) in attached.iter().enumerate() {
+        if let Err(error) = interface.replace(fd(new)?) {
+            for interface in &attached[..done] {
+                // It took the other program a moment ago. If not: both do the same so far.
+                if let Err(error) = interface.replace(fd(old)?) {
+                    tracing::error!(error = format!("{error:#}"), "the former program is not back");
+                }
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
-pub(super) fn verifier_said(error: ProgramError) -> anyhow::Error {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let tail: Vec<&str> = log.lines().rev().take(30).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
-            anyhow::anyhow!(
-                "the kernel's verifier refused the program ({io_error}); please report this with \
-                 the kernel version; its last words:\n{}",
-                tail.join("\n")
-            )
-        }
-        other => anyhow::Error::new(other).context("the kernel refused the program"),
+/// The maps of a later load are the first one's: descriptors that nobody needs.
+fn drop_maps(ebpf: &mut Ebpf) {
+    let names: Vec<String> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        drop(ebpf.take_map(&name));
     }
+}
+
+pub(super) fn fd(program: &Xdp) -> Result<BorrowedFd<'_>> {
+    Ok(program.fd().context("the program is not loaded")?.as_fd())
 }

@@ -1,6 +1,7 @@
 //! The program's maps from the daemon's side: arrays in memory, hash maps by system call.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
@@ -19,7 +20,9 @@ use super::mapped::Mapped;
 /// the program is the only writer of the counters.
 #[derive(Debug)]
 pub struct LiveMaps {
-    pub settings: Settings,
+    settings: Settings,
+    /// Those of the settings: they grow.
+    features: AtomicU32,
     pub services: Mapped<ServiceRecord>,
     pub tables: Mapped<u64>,
     pub marks: Mapped<u64>,
@@ -47,6 +50,7 @@ impl LiveMaps {
     pub(super) fn take(ebpf: &mut Ebpf, settings: Settings) -> Result<Self> {
         Ok(Self {
             settings,
+            features: settings.features.into(),
             services: array(ebpf, map::SERVICES)?,
             tables: array(ebpf, map::TABLES)?,
             marks: array(ebpf, map::MARKS)?,
@@ -65,6 +69,17 @@ impl LiveMaps {
             new_flows: array(ebpf, map::NEW_FLOWS)?,
             counters: array(ebpf, map::COUNTERS)?,
         })
+    }
+
+    /// What the program was loaded with.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings { features: self.features.load(Ordering::Relaxed), ..self.settings }
+    }
+
+    /// Notes that the program has these features now.
+    pub(super) fn set_features(&self, features: u32) {
+        self.features.store(features, Ordering::Relaxed);
     }
 
     /// Packets and bytes sent to a backend row, all processors together.

@@ -4,14 +4,20 @@
 //! reverse, with a grace period before anything is reused.
 
 pub mod attach;
+mod bpf;
 pub mod decap;
 pub mod entries;
+pub mod features;
 pub mod frontends;
 pub mod grace;
 pub mod keys;
+mod link;
+pub mod lists;
 pub mod load;
 pub mod mapped;
 pub mod maps;
+mod object;
+mod private_fs;
 pub mod regions;
 pub mod services;
 #[cfg(test)]

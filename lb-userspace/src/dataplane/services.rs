@@ -347,7 +347,7 @@ fn alone(wanted: &Wanted) -> impl Iterator<Item = (&Key, &ServiceRecord)> {
 
 impl Places for Arc<LiveMaps> {
     fn settings(&self) -> Settings {
-        self.settings
+        LiveMaps::settings(self)
     }
 
     fn record(&self, index: u32) -> Option<ServiceRecord> {

@@ -59,6 +59,21 @@ impl<'m> View<'m> {
         self.events.borrow().clone()
     }
 
+    /// What it knows of flows now: those it wrote or forgot, with their entries.
+    #[must_use]
+    pub fn flows_written(&self) -> Vec<(FlowKey, Option<FlowEntry>)> {
+        self.flows.borrow().iter().map(|(key, entry)| (*key, *entry)).collect()
+    }
+
+    /// The same of NAT entries, those it only looked for included.
+    #[must_use]
+    pub fn nat_seen(&self) -> Vec<(FlowKey, Option<NatEntry>)> {
+        let nat = self.nat.borrow();
+        // SAFETY: this type is used by one thread, and a slot writes only while it is called.
+        let copy = |entry: &UnsafeCell<NatEntry>| unsafe { *entry.get() };
+        nat.iter().map(|(key, entry)| (*key, entry.as_deref().map(copy))).collect()
+    }
+
     /// The backend row a new flow was counted for.
     #[must_use]
     pub fn new_flow(&self) -> Option<u32> {
@@ -68,7 +83,7 @@ impl<'m> View<'m> {
 
 impl Maps for View<'_> {
     fn settings(&self) -> Settings {
-        self.live.settings
+        self.live.settings()
     }
 
     fn service(&self, index: u32) -> Option<&ServiceRecord> {

@@ -20,6 +20,9 @@ pub struct Status {
     pub revision: u64,
     pub uptime_ms: u64,
     pub interfaces: Vec<Interface>,
+    /// What the program was loaded for: `nat`, `tunnel4`, `tunnel6`, `prefixes`, `quic`, `filters`.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// What is wrong and what to do, worst first.
     pub warnings: Vec<Warning>,
     pub services: Vec<Service>,
@@ -205,6 +208,18 @@ pub struct Changed {
     pub warnings: Vec<String>,
 }
 
+/// A prefix of sources that no service takes packets from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    pub prefix: Prefix,
+    pub reason: Option<String>,
+    pub actor: String,
+    /// Since the epoch, as is the next.
+    pub since_ms: u64,
+    /// When it ends by itself.
+    pub until_ms: Option<u64>,
+}
+
 /// Which backend a flow goes to, and every step of why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -311,6 +326,7 @@ pub(crate) fn sample() -> Status {
         revision: 14,
         uptime_ms: 3_723_000,
         interfaces: vec![Interface { name: "eth0".into(), index: 2, xdp: "native".into() }],
+        features: vec!["nat".into()],
         warnings: vec![Warning {
             subject: "web/web-02".into(),
             message: "is down for 4m 12s: connection refused on 10.0.0.12:80".into(),

@@ -1,4 +1,5 @@
-//! What survives a restart: the revision in force, what the CLI changed of it, and drains.
+//! What survives a restart: the revision in force, what the CLI changed of it, drains, and who is
+//! blocked.
 //!
 //! One JSON file in the state directory, replaced as a whole and synced, so that it is never
 //! half written. A lock beside it keeps a second daemon out of the directory.
@@ -6,7 +7,7 @@
 //! Which wins at a restart, the configuration file or what the CLI made of it? The stored
 //! configuration, as long as the file still says what it said when it was last taken; a file
 //! that was edited since wins, and what the CLI changed before is given up, with a warning.
-//! Drains are the operator's and outlast both.
+//! Drains and blocks are the operator's and outlast both.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, to_toml};
 use crate::control::backend::Drain;
+use crate::control::blocks::Blocks;
 use crate::control::node::Drains;
 
 /// Raised when the file's shape changes.
@@ -36,6 +38,9 @@ pub struct State {
     /// that `lb apply` brought last. Canonical text.
     taken: Vec<String>,
     drains: Vec<StoredDrain>,
+    /// Who is kept out of every service.
+    #[serde(default)]
+    pub blocks: Blocks,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -115,7 +120,15 @@ impl State {
         }
         let taken = vec![to_toml(&config)];
         let seed = format!("{:016x}", u64::from_ne_bytes(seed));
-        Ok(Self { version: VERSION, seed, revision: 1, config, taken, drains: Vec::new() })
+        Ok(Self {
+            version: VERSION,
+            seed,
+            revision: 1,
+            config,
+            taken,
+            drains: Vec::new(),
+            blocks: Blocks::default(),
+        })
     }
 
     /// Takes a whole configuration, read from the file at start or reload: `file` as it was read,

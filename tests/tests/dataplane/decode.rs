@@ -3,7 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{LinkHeader, NetHeaders, PacketHeaders, TransportHeader};
+use etherparse::{
+    IpNumber, Ipv4Header, Ipv6Header, LinkHeader, NetHeaders, PacketHeaders, TransportHeader,
+    UdpHeader,
+};
 
 /// A frame of TCP or UDP, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +29,24 @@ pub(crate) struct Checksums {
 
 impl Decoded {
     pub(crate) fn of(frame: &[u8]) -> Self {
-        let packet = PacketHeaders::from_ethernet_slice(frame)
-            .unwrap_or_else(|e| panic!("not a packet: {e}: {frame:02x?}"));
-        let Some(LinkHeader::Ethernet2(ethernet)) = packet.link else { panic!("no Ethernet") };
-        Self {
+        Self::try_of(frame).unwrap_or_else(|| panic!("neither TCP nor UDP: {frame:02x?}"))
+    }
+
+    /// `None` of anything that is not TCP or UDP, whole and without a tag.
+    pub(crate) fn try_of(frame: &[u8]) -> Option<Self> {
+        let packet = PacketHeaders::from_ethernet_slice(frame).ok()?;
+        let Some(LinkHeader::Ethernet2(ethernet)) = packet.link else { return None };
+        let transport = packet.transport?;
+        if !matches!(transport, TransportHeader::Tcp(_) | TransportHeader::Udp(_)) {
+            return None;
+        }
+        Some(Self {
             destination_mac: ethernet.destination,
             source_mac: ethernet.source,
-            net: packet.net.expect("an IP header"),
-            transport: packet.transport.expect("a TCP or UDP header"),
+            net: packet.net?,
+            transport,
             payload: packet.payload.slice().to_vec(),
-        }
+        })
     }
 
     fn addresses(&self) -> (IpAddr, IpAddr) {
@@ -135,5 +146,196 @@ impl Decoded {
             _ => {}
         }
         rest
+    }
+}
+
+/// A frame's one tag, as it lies in it; none of a frame without, or with two.
+pub(crate) fn tag(frame: &[u8]) -> Option<[u8; 4]> {
+    const TAGS: [[u8; 2]; 2] = [[0x81, 0], [0x88, 0xa8]];
+    let is_tag = |at: usize| frame.get(at..at + 2).is_some_and(|t| TAGS.iter().any(|k| k == t));
+    let whole = frame.get(12..16).and_then(|tag| tag.try_into().ok());
+    if is_tag(12) && !is_tag(16) && frame.len() >= 18 { whole } else { None }
+}
+
+/// The frame without its one tag.
+pub(crate) fn untagged(frame: &[u8]) -> Vec<u8> {
+    match tag(frame) {
+        Some(_) => [&frame[..12], &frame[16..]].concat(),
+        None => frame.to_vec(),
+    }
+}
+
+/// A tunnel's outer headers, and what they hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) is_v4: bool,
+    pub(crate) traffic_class: u8,
+    pub(crate) hops: u8,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) dont_fragment: bool,
+    pub(crate) identification: u16,
+    /// Of UDP, if the tunnel is of it.
+    pub(crate) udp: Option<Udp>,
+    /// What the outer headers say is inside: 4 or 41, 0 in UDP.
+    pub(crate) protocol: u8,
+    pub(crate) inner: Vec<u8>,
+    /// Behind the outer packet.
+    pub(crate) trailer: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Udp {
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    /// None if there is none.
+    pub(crate) right_checksum: Option<bool>,
+}
+
+impl Tunnel {
+    /// Of an untagged frame. Asserts that lengths agree, and the header's checksum.
+    pub(crate) fn of(frame: &[u8]) -> Self {
+        let (packet, trailer) = packet_and_trailer(frame);
+        Self { trailer: trailer.to_vec(), ..Self::of_packet(frame, packet) }
+    }
+
+    fn of_packet(frame: &[u8], packet: &[u8]) -> Self {
+        match frame[12..14] {
+            [8, 0] => {
+                let (ip, payload) = Ipv4Header::from_slice(packet).expect("an outer header");
+                assert_eq!(ip.calc_header_checksum(), ip.header_checksum, "outer checksum");
+                assert!(!ip.more_fragments && ip.fragment_offset.value() == 0);
+                assert_eq!(ip.header_len(), 20);
+                let udp = (ip.protocol == IpNumber::UDP).then(|| {
+                    let (udp, inner) = UdpHeader::from_slice(payload).expect("a UDP header");
+                    let right = udp.calc_checksum_ipv4(&ip, inner).unwrap() == udp.checksum;
+                    (udp, right)
+                });
+                Self {
+                    is_v4: true,
+                    traffic_class: ip.dscp.value() << 2 | ip.ecn.value(),
+                    hops: ip.time_to_live,
+                    source: ip.source.into(),
+                    destination: ip.destination.into(),
+                    dont_fragment: ip.dont_fragment,
+                    identification: ip.identification,
+                    ..Self::around(payload, ip.protocol, udp)
+                }
+            }
+            [0x86, 0xdd] => {
+                let (ip, payload) = Ipv6Header::from_slice(packet).expect("an outer header");
+                assert_ne!(ip.flow_label.value(), 0, "a flow label");
+                let udp = (ip.next_header == IpNumber::UDP).then(|| {
+                    let (udp, inner) = UdpHeader::from_slice(payload).expect("a UDP header");
+                    let right = udp.calc_checksum_ipv6(&ip, inner).unwrap() == udp.checksum;
+                    (udp, right)
+                });
+                Self {
+                    is_v4: false,
+                    traffic_class: ip.traffic_class,
+                    hops: ip.hop_limit,
+                    source: ip.source.into(),
+                    destination: ip.destination.into(),
+                    ..Self::around(payload, ip.next_header, udp)
+                }
+            }
+            _ => panic!("no IP packet outside: {frame:02x?}"),
+        }
+    }
+
+    /// All but the outer IP header.
+    fn around(payload: &[u8], protocol: IpNumber, udp: Option<(UdpHeader, bool)>) -> Self {
+        let unspecified = IpAddr::from([0u8; 4]);
+        let inner = match &udp {
+            Some((udp, _)) => {
+                assert_eq!(usize::from(udp.length), payload.len(), "UDP length");
+                &payload[8..]
+            }
+            None => payload,
+        };
+        Self {
+            is_v4: false,
+            traffic_class: 0,
+            hops: 0,
+            source: unspecified,
+            destination: unspecified,
+            dont_fragment: false,
+            identification: 0,
+            protocol: if udp.is_some() { 0 } else { protocol.0 },
+            udp: udp.map(|(udp, right)| Udp {
+                source_port: udp.source_port,
+                destination_port: udp.destination_port,
+                right_checksum: (udp.checksum != 0).then_some(right),
+            }),
+            inner: inner.to_vec(),
+            trailer: Vec::new(),
+        }
+    }
+}
+
+/// An untagged frame's IP packet, by its own length, and what is behind it.
+pub(crate) fn packet_and_trailer(frame: &[u8]) -> (&[u8], &[u8]) {
+    let at = |i: usize| usize::from(u16::from_be_bytes([frame[i], frame[i + 1]]));
+    let length = if frame[14] >> 4 == 4 { at(16) } else { 40 + at(18) };
+    frame[14..].split_at_checked(length).expect("the frame holds its packet")
+}
+
+/// One's-complement sum of a text, of which a checksum makes it all ones.
+pub(crate) fn sums_up(parts: &[&[u8]]) -> bool {
+    let text = parts.concat();
+    let words =
+        text.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    sum == 0xffff
+}
+
+/// An ICMP message of an untagged frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) source_mac: [u8; 6],
+    pub(crate) destination_mac: [u8; 6],
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) hops: u8,
+    pub(crate) kind: (u8, u8),
+    pub(crate) word: u32,
+    pub(crate) rest: Vec<u8>,
+}
+
+impl Message {
+    /// Asserts that all checksums are right.
+    pub(crate) fn of(frame: &[u8]) -> Self {
+        let mac = |at: usize| frame[at..at + 6].try_into().unwrap();
+        let (packet, _) = packet_and_trailer(frame);
+        let (source, destination, hops, text): (IpAddr, IpAddr, u8, &[u8]) = match frame[12..14] {
+            [8, 0] => {
+                let (ip, text) = Ipv4Header::from_slice(packet).expect("an IPv4 header");
+                assert_eq!(ip.protocol, IpNumber::ICMP);
+                assert_eq!(ip.calc_header_checksum(), ip.header_checksum, "header checksum");
+                assert!(sums_up(&[text]), "ICMP checksum");
+                (ip.source.into(), ip.destination.into(), ip.time_to_live, text)
+            }
+            [0x86, 0xdd] => {
+                let (ip, text) = Ipv6Header::from_slice(packet).expect("an IPv6 header");
+                assert_eq!(ip.next_header, IpNumber::IPV6_ICMP);
+                let pseudo = [0, 0, packet[4], packet[5], 0, 0, 0, 58];
+                assert!(sums_up(&[&packet[8..40], &pseudo, text]), "ICMP checksum");
+                (ip.source.into(), ip.destination.into(), ip.hop_limit, text)
+            }
+            _ => panic!("no IP packet: {frame:02x?}"),
+        };
+        Self {
+            source_mac: mac(6),
+            destination_mac: mac(0),
+            source,
+            destination,
+            hops,
+            kind: (text[0], text[1]),
+            word: u32::from_be_bytes(text[4..8].try_into().unwrap()),
+            rest: text[8..].to_vec(),
+        }
     }
 }

@@ -9,7 +9,7 @@ mod decode;
 mod entries;
 mod fixtures;
 mod frames;
-mod parity;
+mod places;
 mod random;
 mod rig;
 mod rows;

@@ -16,13 +16,13 @@ use lb_userspace::dataplane::view::View;
 
 use crate::decode::Decoded;
 use crate::frames::{ACK, FIN, FROM_CLIENT, Outside, RST, SYN, client, frame};
-use crate::random::Random;
+use crate::random::{Random, packets};
 use crate::rig::{Action, Counters, INGRESS, Rig, Sizes};
 use crate::rows;
 use crate::world::{Health, Placed, TCP, World};
 
-/// On each of two programs.
-const PACKETS: usize = 250_000;
+/// Programs that random packets are run on, each with its share of them.
+const PROGRAMS: usize = 2;
 /// Packets between two changes of the world.
 const ERA: usize = 200;
 
@@ -50,7 +50,7 @@ fn compare(sizes: Sizes) {
     let mut both = Both::new(sizes);
     let fixtures: Vec<Vec<u8>> = rows::all().into_iter().map(|row| row.frame).collect();
     let mut answers: Vec<Vec<u8>> = Vec::new();
-    for i in 0..PACKETS {
+    for i in 0..packets() / PROGRAMS {
         if i % ERA == 0 {
             both.change(&mut random);
         }

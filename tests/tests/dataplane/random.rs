@@ -1,4 +1,13 @@
-//! Randomness that can be repeated: seeded from `HOLDFAST_TEST_SEED` if that is set.
+//! Randomness that can be repeated: seeded from `HOLDFAST_TEST_SEED` if that is set. And how much
+//! of it.
+
+/// Random packets in all, unless `HOLDFAST_PACKETS` says otherwise: in an emulated machine each
+/// takes long.
+pub(crate) fn packets() -> usize {
+    const PACKETS: usize = 500_000;
+    let chosen = std::env::var("HOLDFAST_PACKETS").ok();
+    chosen.map_or(PACKETS, |n| n.parse().expect("HOLDFAST_PACKETS is a number"))
+}
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]

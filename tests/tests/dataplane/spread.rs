@@ -4,23 +4,30 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use lb_common::abi::{MODE_DSR, MODE_NAT, Word};
+use lb_common::abi::Word;
 use lb_common::verdict::{Event, Verdict};
 
-use crate::decode::Decoded;
-use crate::frames::{ACK, FIN, FROM_CLIENT, SYN, client, frame};
+use crate::decode::{Decoded, untagged};
+use crate::frames::{ACK, FIN, FROM_CLIENT, SYN, client, frame, name_of};
+use crate::random::packets;
 use crate::rig::{Counters, End, Sizes};
-use crate::world::{Health, Placed, TCP, VIP4, VIP6, World};
+use crate::world::{Feature, Placed, TCP, VIP4, VIP6, Way, World, port};
 
-const FLOWS: u16 = 10_000;
+/// Flows of each service: 10,000, or fewer where few packets were asked for.
+fn flows() -> u16 {
+    (packets() / 50).clamp(500, 10_000) as u16
+}
 
-/// The services that have backends, each by a name for messages.
+/// The plain services of the two VIPs, in some ways, each by a name for messages.
 fn up(world: &World) -> Vec<(String, Placed)> {
-    let up = world.services.iter().filter(|service| service.health == Health::Up);
+    let ways = [Way::Dsr, Way::Nat, Way::Gue6];
+    let up = world.services.iter().filter(|service| {
+        let to_vip = [VIP4, VIP6].contains(&service.vip.ip());
+        to_vip && service.feature == Feature::Plain && ways.contains(&service.way)
+    });
     let named = up.map(|service| {
-        let mode = if service.mode == MODE_DSR { "dsr" } else { "nat" };
-        let protocol = if service.protocol == TCP { "tcp" } else { "udp" };
-        (format!("{protocol} {}, {mode}", service.vip), service.clone())
+        let protocol = name_of(service.protocol);
+        (format!("{protocol} {}, {:?}", service.vip, service.way), service.clone())
     });
     named.collect()
 }
@@ -35,11 +42,11 @@ fn packet(service: &Placed, flow: u16, flags: u8) -> Vec<u8> {
 /// Sends a packet of every flow; how many each backend got.
 fn send_all(world: &mut World, service: &Placed, flags: u8) -> Vec<u64> {
     let packets = |world: &World| -> Vec<u64> {
-        let rows = (0..service.servers.len()).map(|index| service.row(index));
+        let rows = (0..3).map(|index| service.group.row(index));
         rows.map(|row| world.rig.maps.traffic(row).packets).collect()
     };
     let before = packets(world);
-    for flow in 0..FLOWS {
+    for flow in 0..flows() {
         world.rig.send(&packet(service, flow, flags));
     }
     packets(world).iter().zip(&before).map(|(now, then)| now - then).collect()
@@ -68,7 +75,7 @@ const FLOW_EVENTS: &[Event] = &[Event::FlowLookup, Event::FlowInsert];
 
 /// Takes a backend's row out of service or back, its server and generation kept.
 fn set_word(world: &World, service: &Placed, index: usize, admit: u16, old: u16, serving: bool) {
-    let row = service.row(index);
+    let row = service.group.row(index);
     let word = Word(world.rig.maps.words.get(row).unwrap());
     let next = Word::new(admit, old, word.server(), word.generation(), serving, false);
     world.rig.maps.words.set(row, next.0).unwrap();
@@ -79,13 +86,13 @@ fn flows_spread_by_weight_within_3_sigma() {
     let mut world = World::new(Sizes::default());
     for (name, service) in up(&world) {
         let got = send_all(&mut world, &service, SYN);
-        let n = f64::from(FLOWS);
+        let n = f64::from(flows());
         for (count, share) in got.iter().zip([0.25, 0.25, 0.5]) {
             let sigma = (n * share * (1.0 - share)).sqrt();
             let off = (*count as f64 - n * share) / sigma;
-            assert!(off.abs() <= 3.0, "{name}: {count} of {FLOWS}, {off:.2} σ off");
+            assert!(off.abs() <= 3.0, "{name}: {count} of {n}, {off:.2} σ off");
         }
-        println!("{name}: {got:?} of {FLOWS} over weights 1:1:2");
+        println!("{name}: {got:?} of {n} over weights 1:1:2");
     }
     world.rig.assert_conserved();
 }
@@ -98,11 +105,11 @@ fn the_steady_state_asks_dsr_nothing_and_nat_once_a_packet() {
         for flags in [SYN, ACK, FIN] {
             send_all(&mut world, &service, flags);
             let counted = events.since(&world, Event::ALL);
-            let opens = service.mode == MODE_NAT && flags == SYN;
-            let all = u64::from(FLOWS);
+            let opens = service.way == Way::Nat && flags == SYN;
+            let all = u64::from(flows());
             for (event, count) in Event::ALL.iter().zip(counted) {
                 let expected = match event {
-                    Event::NatLookup if service.mode == MODE_NAT => all,
+                    Event::NatLookup if service.way == Way::Nat => all,
                     Event::NatInsert if opens => all,
                     // A collision of the hash; the next port was free, or not all had opened.
                     Event::NatPortTaken if opens => count,
@@ -118,10 +125,12 @@ fn the_steady_state_asks_dsr_nothing_and_nat_once_a_packet() {
 fn answers_cost_one_look_up_each() {
     let mut world = World::new(Sizes::default());
     for vip in [VIP4, VIP6] {
-        let service = world.service(SocketAddr::new(vip, crate::world::NAT_TCP), TCP).clone();
+        let service =
+            world.service(SocketAddr::new(vip, port(Feature::Plain, Way::Nat)), TCP).clone();
         let answers: Vec<Vec<u8>> = (0..1000)
             .map(|flow| {
-                let got = Decoded::of(&world.rig.send(&packet(&service, flow, SYN)).1);
+                let got = world.rig.send(&packet(&service, flow, SYN)).1;
+                let got = Decoded::of(&untagged(&got));
                 frame(&FROM_CLIENT, got.destination(), got.source(), TCP, SYN | ACK, b"")
             })
             .collect();
@@ -146,12 +155,12 @@ fn a_settled_failure_costs_no_look_up_and_moves_only_the_failed_backends_flows()
         let mut events = Events::new(&world);
         let mut moved = [0u32; 3];
         for (flow, was) in (0..).zip(&before) {
-            let failed = *was == End::Backend(service.row(1));
+            let failed = *was == End::Backend(service.group.row(1));
             let now = backend(&mut world, flow, SYN);
-            assert_ne!(now, End::Backend(service.row(1)), "{name}");
+            assert_ne!(now, End::Backend(service.group.row(1)), "{name}");
             assert!(failed || now == *was, "{name}: flow {flow} of a healthy backend moved");
             for (index, count) in moved.iter_mut().enumerate() {
-                *count += u32::from(failed && now == End::Backend(service.row(index)));
+                *count += u32::from(failed && now == End::Backend(service.group.row(index)));
             }
             let later = backend(&mut world, flow, ACK);
             assert_eq!(later, now, "{name}: flow {flow} goes on where it began");
@@ -169,10 +178,11 @@ fn a_settled_failure_costs_no_look_up_and_moves_only_the_failed_backends_flows()
 fn a_drain_keeps_its_connections_and_asks_the_flow_table_only_while_it_lasts() {
     let mut world = World::new(Sizes::default());
     for vip in [VIP4, VIP6] {
-        let service = world.service(SocketAddr::new(vip, crate::world::DSR_TCP), TCP).clone();
+        let service =
+            world.service(SocketAddr::new(vip, port(Feature::Plain, Way::Dsr)), TCP).clone();
         let run =
             |world: &mut World, flow, flags| world.rig.run(&packet(&service, flow, flags)).end;
-        let drained = End::Backend(service.row(2));
+        let drained = End::Backend(service.group.row(2));
         let before: Vec<End> = (0..2000).map(|flow| run(&mut world, flow, SYN)).collect();
         let there = before.iter().filter(|end| **end == drained).count() as u64;
 
@@ -227,9 +237,9 @@ fn a_drain_keeps_its_connections_and_asks_the_flow_table_only_while_it_lasts() {
 #[test]
 fn after_a_drain_marked_slots_alone_are_looked_up() {
     let mut world = World::new(Sizes::default());
-    let service = world.service(SocketAddr::new(VIP6, crate::world::DSR_TCP), TCP).clone();
+    let service = world.service(SocketAddr::new(VIP6, port(Feature::Plain, Way::Dsr)), TCP).clone();
     let run = |world: &mut World, flow, flags| world.rig.run(&packet(&service, flow, flags)).end;
-    let drained = End::Backend(service.row(2));
+    let drained = End::Backend(service.group.row(2));
     let kept: Vec<u16> = (0..1000).filter(|&f| run(&mut world, f, SYN) == drained).collect();
     set_word(&world, &service, 2, 0, Word::FULL, true);
     for &flow in &kept {
@@ -238,16 +248,16 @@ fn after_a_drain_marked_slots_alone_are_looked_up() {
 
     // As the daemon settles it: first the marks of all slots of the backend, then the word.
     let maps = world.rig.maps.clone();
-    for slot in 0..service.table.slots() {
-        let (element, shift) = service.table.slot_at(slot);
+    for slot in 0..service.group.table.slots() {
+        let (element, shift) = service.group.table.slot_at(slot);
         let index =
-            maps.tables.get(element).unwrap() >> shift & u64::from(service.table.slot_mask());
-        if index == 2 {
-            let (element, bit) = service.table.mark_at(slot);
+            maps.tables.get(element).unwrap() >> shift & u64::from(service.group.table.slot_mask());
+        if index == u64::from(service.group.first_index() + 2) {
+            let (element, bit) = service.group.table.mark_at(slot);
             maps.marks.set(element, maps.marks.get(element).unwrap() | 1 << bit).unwrap();
         }
     }
-    world.table.set_table(service.key(), service.table.with_marked(true)).unwrap();
+    world.set_table(&service.group, service.group.table.with_marked(true));
     set_word(&world, &service, 2, 0, 0, true);
     let mut events = Events::new(&world);
     for flow in 0..1000 {
@@ -256,7 +266,7 @@ fn after_a_drain_marked_slots_alone_are_looked_up() {
     assert_eq!(events.since(&world, FLOW_EVENTS), [kept.len() as u64, 0]);
 
     // The last connection has ended and the marks are cleared: nothing is asked any more.
-    world.table.set_table(service.key(), service.table).unwrap();
+    world.set_table(&service.group, service.group.table);
     for flow in 0..1000 {
         assert_ne!(run(&mut world, flow, ACK), drained);
     }
