@@ -364,6 +364,11 @@ fn serve<I: Family, M: Maps, F: Frame>(
     }
     if flow.is_syn() {
         maps.count_new(row);
+        if features & FEATURE_NAT != 0 && service.is(SERVICE_NAT) {
+            // Its ports may have been a connection's before the mode changed, which would get what
+            // follows this SYN.
+            nat::close_void(maps, flow);
+        }
     }
     let mut hash = to_open.unwrap_or_default();
     if service.is(SERVICE_HASH_SOURCE | SERVICE_HASH_ADDRESSES) {

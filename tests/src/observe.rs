@@ -98,6 +98,15 @@ impl Counts {
         found.and_then(|c| c["count"].as_u64()).with_context(|| format!("no counter {name}"))
     }
 
+    /// What was counted at all, with how often.
+    pub fn non_zero(&self) -> Vec<String> {
+        let counters = &self.0["counters"];
+        let all = [&counters["verdicts"], &counters["events"]];
+        let all = all.into_iter().flat_map(|list| list.as_array().into_iter().flatten());
+        let counted = all.filter(|counter| counter["count"] != 0);
+        counted.map(|c| format!("{} {}", c["name"].as_str().unwrap_or("?"), c["count"])).collect()
+    }
+
     /// The ends of all packets: sent to backends, and all verdicts.
     pub fn ended(&self) -> u64 {
         let verdicts = self.0["counters"]["verdicts"].as_array().into_iter().flatten();

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::abi::{SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, ServerIdKey, Word};
+use crate::abi::{KIND_DSR, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, ServerIdKey, Word};
 use crate::frame::HostFrame;
 use crate::host::{FIRST, HostMaps, NAT4, VIP4, full};
 use crate::ip::{Ip, V4};
@@ -290,6 +290,21 @@ fn a_retired_backend_finishes_its_connections_and_gets_no_new_one() {
     maps.set_word(index, Word::new(0, 0, index, 0, true, true));
     assert_eq!(go(&maps, &mut tcp(2000, ACK)).map(|s| s.row), Ok(row));
     assert_ne!(go(&maps, &mut tcp(2000, SYN)).map(|s| s.row), Ok(row));
+}
+
+/// The service's mode changed: backends are other ones, and NAT's have retired.
+#[test]
+fn a_syn_that_goes_elsewhere_takes_its_ports_old_connection_with_it() {
+    let mut maps = maps(2);
+    let old = go(&maps, &mut tcp(2000, SYN)).unwrap().row;
+    let (index, other) = (old - FIRST, FIRST + 1 - old);
+    maps.set_word(index, Word::new(0, 0, index, 0, true, true));
+    maps.servers[other as usize].kind = KIND_DSR;
+    assert_eq!(go(&maps, &mut tcp(2000, ACK)).map(|s| s.row), Ok(old));
+    let anew = go(&maps, &mut tcp(2000, SYN)).unwrap().row;
+    assert_eq!(anew, FIRST + other);
+    assert_eq!(go(&maps, &mut tcp(2000, ACK)).map(|s| s.row), Ok(anew));
+    assert!(maps.nat_entries().is_empty());
 }
 
 #[test]

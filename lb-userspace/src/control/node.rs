@@ -112,6 +112,7 @@ impl Node {
         self.server_ids.sync(&self.services)?;
         let order = |r: &Running| wanted.services.iter().position(|s| s.name == r.config.name);
         self.services.sort_by_key(order);
+        self.mark_addresses()?;
         let none: ServiceRecord = bytemuck::Zeroable::zeroed();
         let record = |service: usize| self.services.get(service).map(|r| r.tables.record());
         let records = plan_of(wanted).wanted(|service| record(service).unwrap_or(none));
@@ -127,7 +128,7 @@ impl Node {
         }
         self.by_probe = self.services.iter().flat_map(probes_of).collect();
         self.config = wanted.clone();
-        self.mark_addresses()
+        Ok(())
     }
 
     /// Keeps just these out of every service. What does not fit is refused before anything changes.
@@ -331,6 +332,8 @@ impl Node {
             rebuild |= old.backends.iter().any(weight);
             self.reconfigure(at, b, service, backend)?;
         }
+        // Before packets go where their replies must be known.
+        self.mark_addresses()?;
         let running = &mut self.services[at];
         running.sort();
         // Records first say what packets of the new table need: that NAT is asked, say.

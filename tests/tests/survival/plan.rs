@@ -1,6 +1,6 @@
 //! What is wanted of the balancer, and how it is changed: one random step at a time.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use lb_tests::{BackendConfig, Balancer, Family, Lab, Mode, ServiceConfig};
@@ -13,7 +13,12 @@ pub(crate) const SERVERS: u8 = 8;
 const LEAST: usize = 3;
 const MOST: usize = 6;
 /// A second VIP, which comes and goes.
-pub(crate) const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+pub(crate) fn other_vip(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(192, 0, 2, 11).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11).into(),
+    }
+}
 
 const KINDS: [Kind; 9] = [
     Kind::Add,
@@ -49,6 +54,7 @@ struct Member {
 
 /// The service as the operator wants it.
 pub(crate) struct Plan {
+    pub(crate) family: Family,
     pub(crate) mode: Mode,
     members: Vec<Member>,
     has_slow_start: bool,
@@ -59,8 +65,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(idle_timeout: Duration) -> Self {
+    pub(crate) fn new(family: Family, idle_timeout: Duration) -> Self {
         let mut plan = Self {
+            family,
             mode: Mode::Dsr,
             members: Vec::new(),
             has_slow_start: false,
@@ -79,11 +86,11 @@ impl Plan {
     }
 
     pub(crate) fn service(&self) -> ServiceConfig {
-        let mut service = ServiceConfig::quick(self.mode, Family::V4);
+        let mut service = ServiceConfig::quick(self.mode, self.family);
         service.idle_timeout.clone_from(&self.idle_timeout);
         service.backends = Some(self.members.iter().map(|m| m.config.clone()).collect());
         if self.has_other_vip {
-            service.listen.push(format!("{}/tcp", SocketAddr::new(OTHER_VIP.into(), 80)));
+            service.listen.push(format!("{}/tcp", SocketAddr::new(other_vip(self.family), 80)));
         }
         if self.has_slow_start {
             service.more = "slow_start = \"2s\"\n".into();
