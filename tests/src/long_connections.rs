@@ -115,8 +115,13 @@ impl LongConnections {
 }
 
 impl RunningConnections {
-    pub fn stop(mut self) -> Result<Vec<ConnectionReport>> {
+    /// Begins to stop them, which takes an interval: for several at once.
+    pub fn end(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    pub fn stop(mut self) -> Result<Vec<ConnectionReport>> {
+        self.end();
         self.threads
             .drain(..)
             .map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
@@ -126,6 +131,6 @@ impl RunningConnections {
 
 impl Drop for RunningConnections {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.end();
     }
 }

@@ -131,7 +131,7 @@ fn connections_outlive_changes_and_others_failures() {
     for change in 1..=changes() {
         let what = scene.plan.step(&mut random, &scene.lab, &scene.balancer);
         scene.note(format!("{change}: {what}"));
-        sleep(random.between(Duration::from_millis(200), Duration::from_secs(1)));
+        sleep(random.between(Duration::from_millis(200), Duration::from_millis(800)));
         if change % 10 == 0 {
             running.push(scene.connections(MORE));
         }
@@ -159,6 +159,7 @@ fn connections_outlive_changes_and_others_failures() {
         running.push(scene.connections(4 * MORE));
         sleep(2 * INTERVAL);
     }
+    running.iter().for_each(RunningConnections::end);
     let load = load.stop().unwrap();
     let connections: Vec<_> = running.into_iter().flat_map(|r| r.stop().unwrap()).collect();
 
