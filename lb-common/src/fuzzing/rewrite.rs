@@ -2,10 +2,12 @@
 //!
 //! Input: what to do, 44 bytes for it, one byte for [`mend`](super::bytes::mend), a frame.
 
+use bytemuck::Zeroable;
+
 use super::bytes::{Input, Sums, UDP, be16, ip, sums};
 use super::decap::Believe;
 use super::guarded::Guarded;
-use crate::abi::{Address, KIND_GUE6, KIND_IPIP4, Server};
+use crate::abi::{Address, FEATURES_ALL, KIND_GUE6, KIND_IPIP4, Server, Settings};
 use crate::decap;
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::frame::Frame;
@@ -111,7 +113,8 @@ fn tunnelled<I: Encapsulate>(kind: u8, words: &mut Words<'_>, bytes: &[u8]) {
     };
     let hash = u64::from(words.word()) << 16;
     let mut frame = Guarded::new(bytes);
-    encapsulate::<I, _>(&mut frame, &server, hash, 6080).unwrap();
+    let settings = Settings { gue_port: 6080, features: FEATURES_ALL, ..Settings::zeroed() };
+    encapsulate::<I, _>(&mut frame, &server, hash, &settings).unwrap();
     out_again(bytes, frame.bytes(), &server);
 }
 

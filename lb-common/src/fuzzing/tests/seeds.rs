@@ -7,7 +7,7 @@ use crate::encap::encapsulate;
 use crate::frame::HostFrame;
 use crate::host::{NAT4, NAT6};
 use crate::ip::{V4, V6};
-use crate::samples::{PAYLOADS, Sample};
+use crate::samples::{PAYLOADS, Sample, settings};
 
 /// Per target.
 pub(super) fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
@@ -119,8 +119,8 @@ fn tunnels() -> Vec<Vec<u8>> {
                 let sample = Sample { traffic_class: 2, ..Sample::new(family, payload) };
                 let mut frame = HostFrame::new(&sample.frame());
                 match family {
-                    4 => encapsulate::<V4, _>(&mut frame, &server, 7, 6080).unwrap(),
-                    _ => encapsulate::<V6, _>(&mut frame, &server, 7, 6080).unwrap(),
+                    4 => encapsulate::<V4, _>(&mut frame, &server, 7, &settings()).unwrap(),
+                    _ => encapsulate::<V6, _>(&mut frame, &server, 7, &settings()).unwrap(),
                 }
                 frames.push(frame.bytes().to_vec());
             }
