@@ -7,10 +7,12 @@
 mod checks;
 mod decode;
 mod entries;
+mod errors;
 mod fixtures;
 mod frames;
 mod parity;
 mod places;
+mod policies;
 mod random;
 mod rig;
 mod rows;
