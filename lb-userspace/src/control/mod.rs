@@ -5,13 +5,17 @@
 
 pub mod admission;
 pub mod backend;
+mod coverage;
 pub mod explain;
 pub mod handle;
 pub mod health;
 pub mod node;
+mod rules;
 pub mod servers;
 pub mod service;
 pub mod shadows;
+#[cfg(test)]
+mod sim;
 pub mod status;
 pub mod sweep;
 pub mod tables;

@@ -15,6 +15,7 @@ use lb_common::abi::{
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
 use super::backend::{Backend, Counted, NewBackend, want};
+use super::rules::{Rule, keep};
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, Member, ServiceTables};
 use crate::config::model::{self, HashPolicy, Mode, Probe, Track, UdpPolicy};
@@ -57,6 +58,8 @@ pub struct Running {
     udp_until: u32,
     /// Whether the node's block list has entries.
     has_block_list: bool,
+    /// Recorded flows that sweeps found and packets would not.
+    pub violations: u64,
 }
 
 impl Running {
@@ -81,6 +84,7 @@ impl Running {
             paced_at: now,
             udp_until: 0,
             has_block_list: false,
+            violations: 0,
         };
         for backend in backends {
             running.add(arena, backend, now)?;
@@ -141,6 +145,46 @@ impl Running {
         Ok(())
     }
 
+    /// Becomes what is wanted, in place: new backends first, then the table, then the old ones'
+    /// words. `new` are those it does not have yet. What left, and what was given up.
+    pub fn change(
+        &mut self,
+        arena: &mut Arena,
+        wanted: &model::Service,
+        new: Vec<NewBackend>,
+        now: Instant,
+    ) -> Result<(Vec<Backend>, Discarded)> {
+        let rows = self.rows_towards(wanted);
+        if rows > self.tables.capacity() {
+            self.grow(arena, rows)?;
+        }
+        let old = std::mem::replace(&mut self.config, wanted.clone());
+        let gone = self.part_with(wanted);
+        let weight = |b: &model::Backend| {
+            old.backends.iter().find(|o| o.name == b.name).map(|before| before.weight)
+        };
+        let mut rebuild = self.tables.is_outgrown() || !gone.is_empty() || !new.is_empty();
+        for backend in &wanted.backends {
+            let Some(at) = self.position(&backend.name) else { continue };
+            rebuild |= weight(backend) != Some(backend.weight);
+            self.backends[at].config = backend.clone();
+            self.write_port(arena, &self.backends[at])?;
+        }
+        for backend in new {
+            self.add(arena, backend, now)?;
+        }
+        self.sort();
+        // Records first say what packets of the new table need: that NAT is asked, say.
+        self.listen(arena)?;
+        let discarded =
+            if rebuild { self.rebuild(arena, now)? } else { Discarded::default() };
+        for backend in &gone {
+            self.retire(arena, backend, now)?;
+        }
+        self.listen(arena)?;
+        Ok((gone, discarded))
+    }
+
     /// Takes backends out of the next table: all that do not stay as one of these.
     pub fn part_with(&mut self, wanted: &model::Service) -> Vec<Backend> {
         let stays = |b: &Backend| wanted.backends.iter().any(|k| b.stays_as(k, wanted.mode));
@@ -152,7 +196,7 @@ impl Running {
 
     /// Retires a backend that is in no table any more. Its connections may finish: those that are
     /// recorded, and for as long as it is some slot's previous owner, those that are not.
-    pub fn retire(&mut self, arena: &mut Arena, gone: &Backend) -> Result<()> {
+    pub fn retire(&mut self, arena: &mut Arena, gone: &Backend, now: Instant) -> Result<()> {
         let phase = gone.admission.phase();
         let is_shadow = self.tables.is_shadow(gone.index);
         let keeps = is_shadow && matches!(phase, Phase::Serving | Phase::Draining);
@@ -160,7 +204,7 @@ impl Running {
         let serving = phase != Phase::Down;
         let word = Word::new(0, admit_old, gone.server, gone.generation, serving, true);
         self.tables.set_word(&arena.maps, gone.index, word)?;
-        let since = (!is_shadow).then(Instant::now);
+        let since = (!is_shadow).then_some(now);
         let (index, mode, server) = (gone.index, gone.mode, gone.server);
         self.leaving.retain(|(leaving, _)| *leaving != index);
         self.retired.push(Retired { index, mode, server, word, since });
@@ -327,7 +371,7 @@ impl Running {
         let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
         let Some(want) = backend.want() else { return Ok(false) };
         let Some(step) = backend.admission.towards(want, now) else { return Ok(false) };
-        if step.to == Phase::Down && backend.mode != Mode::Nat {
+        if step.to == Phase::Down && backend.mode != Mode::Nat && keep(Rule::DeadIsVoid) {
             // What is recorded to it stays void when it returns: the flows have moved.
             backend.generation = (backend.generation + 1) % Word::GENERATIONS;
         }
@@ -392,7 +436,9 @@ impl Running {
     }
 
     fn pace_of(&self) -> Pace {
-        Pace { idle: self.config.idle_timeout, slow_start: self.config.slow_start }
+        let idle = self.config.idle_timeout;
+        let idle = if keep(Rule::TransitionLasts) { idle } else { idle / 8 };
+        Pace { idle, slow_start: self.config.slow_start }
     }
 
     /// When [`Self::settle`] has something to do.
@@ -434,10 +480,21 @@ impl Running {
         found: FlowsFound,
         began: Instant,
     ) -> Result<()> {
-        if found.epoch != self.epoch {
+        if found.epoch != self.epoch && keep(Rule::EpochCounts) {
             return Ok(());
         }
-        self.tables.keep_marks(arena, &found.needed)?;
+        self.violations += found.violations;
+        if found.violations > 0 {
+            tracing::error!(
+                service = self.config.name, flows = found.violations,
+                "recorded flows would not be looked up: please report it with `lb status -o json`"
+            );
+        }
+        if keep(Rule::NoDeadline) {
+            self.tables.keep_marks(arena, &found.needed)?;
+        } else {
+            self.tables.keep_marks(arena, &BTreeSet::new())?;
+        }
         self.flows = found.rows;
         self.flows_as_of = Some(began);
         if found.live == 0 {

@@ -10,6 +10,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::rules::{Rule, keep};
+
 /// The shadows of one service.
 #[derive(Clone, Debug, Default)]
 pub struct Shadows {
@@ -44,7 +46,12 @@ impl Shadows {
         if old.len() == new.len() {
             for (slot, (&before, after)) in (0..).zip(old.iter().zip(new)) {
                 if before != *after && has_flows(before) {
-                    self.slots.entry(slot).or_insert(Previous { index: before, since: now });
+                    let since = if keep(Rule::AgePerSlot) { now } else { self.oldest(now) };
+                    let previous = Previous { index: before, since };
+                    let first = *self.slots.entry(slot).or_insert(previous);
+                    if first.index == *after && !keep(Rule::ChangedBackStays) {
+                        self.slots.remove(&slot);
+                    }
                 }
             }
             return;
@@ -62,6 +69,10 @@ impl Shadows {
         if slots.iter().any(|index| has_flows(*index)) {
             self.whole = Some(Whole { slots, since: now });
         }
+    }
+
+    fn oldest(&self, now: Instant) -> Instant {
+        self.slots.values().map(|previous| previous.since).min().unwrap_or(now)
     }
 
     /// Ends what has lasted for `idle`: the slots concerned; `None` stands for all of them.

@@ -12,6 +12,8 @@ pub mod keys;
 pub mod load;
 pub mod mapped;
 pub mod maps;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod regions;
 pub mod services;
 #[cfg(test)]
