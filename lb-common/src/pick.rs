@@ -94,17 +94,20 @@ fn by_change<M: Maps>(
     let touched = walk.touched() || service.is(SERVICE_TRACK);
     // A datagram is a flow of its own, unless the service wants it otherwise.
     let alone = !flow.is_tcp() && !service.is(SERVICE_UDP_FLOW);
+    // What counts a flow's later packets, if it is not recorded, as existing.
+    let is_fresh = flow.is_tcp() || maps.now() < service.udp_until;
     let is_new = if flow.is_tcp() {
         flow.opens()
     } else {
         let opens = flow.tcp_flags == Flow::OPENS;
-        alone || opens || (flow.opens() && maps.now() >= service.udp_until)
+        alone || opens || (flow.opens() && !is_fresh)
     };
     let answer = if is_new { walk.new() } else { walk.old() };
     let row = if alone || !(touched || asked) {
         answer
     } else {
-        remembered(maps, flow, walk, touched, answer)
+        let later = if is_fresh { walk.old() } else { walk.new() };
+        remembered(maps, flow, walk, touched, answer, later)
     };
     let row = row.ok_or(Verdict::DropNoBackend)?;
     let word = maps.word(row).ok_or(Verdict::DropInternal)?;
@@ -119,6 +122,7 @@ fn remembered<M: Maps>(
     walk: Walk,
     touched: bool,
     answer: Option<u32>,
+    later: Option<u32>,
 ) -> Option<u32> {
     let key = &flow.key;
     let now = maps.now();
@@ -144,7 +148,7 @@ fn remembered<M: Maps>(
         }
         return Some(row);
     }
-    let refused = if M::RULES.keep(Rule::RefusedTakesOld) { walk.old() } else { Some(row) };
+    let refused = if M::RULES.keep(Rule::RefusedTakesOld) { later } else { Some(row) };
     // Overwriting takes no room, so a flood cannot be behind it.
     if is_new && !maps.take(Limit::FlowInsert) {
         maps.count(Event::FlowInsertLimited);

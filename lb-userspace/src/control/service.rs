@@ -280,7 +280,8 @@ impl Running {
         self.epoch += 1;
         if self.config.udp == UdpPolicy::Flow {
             let lasts = u32::try_from(self.config.udp_timeout.as_secs()).unwrap_or(u32::MAX);
-            self.udp_until = monotonic_seconds().saturating_add(lasts);
+            // This second has begun already.
+            self.udp_until = monotonic_seconds().saturating_add(lasts).saturating_add(1);
             self.describe(arena)?;
         }
         Ok(())

@@ -74,6 +74,7 @@ fn no_established_connection_is_misdirected() {
         let found = run::<0>(plan(seed() + world, connections));
         if found.wrong() + found.uncovered > 0 {
             eprintln!("seed {}: {} wrong, {} uncovered", seed() + world, found.wrong(), found.uncovered);
+            eprintln!("{:#?}", found.told);
         }
         all.add(found);
     }

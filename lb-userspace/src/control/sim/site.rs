@@ -236,6 +236,7 @@ impl<const BROKEN: usize> World<BROKEN> {
 
     fn health(&mut self, at: usize, name: &str, health: Health) {
         let now = self.now;
+        super::world::tell(|| format!("{now} µs: site {at}: {name} {health:?}"));
         let Some(backend) = self.sites[at].backends.iter_mut().find(|b| b.name == name) else {
             return;
         };
@@ -251,6 +252,7 @@ impl<const BROKEN: usize> World<BROKEN> {
 
     fn drain(&mut self, at: usize, name: &str, drained: bool) {
         let now = self.now;
+        super::world::tell(|| format!("{now} µs: site {at}: {name} drained: {drained}"));
         let Some(backend) = self.sites[at].backends.iter_mut().find(|b| b.name == name) else {
             return;
         };
@@ -309,6 +311,8 @@ impl<const BROKEN: usize> World<BROKEN> {
 
     fn apply(&mut self, at: usize) {
         let service = self.sites[at].service.clone();
+        let now = self.now;
+        super::world::tell(|| format!("{now} µs: site {at}: {:?} {:?}", service.mode, service.backends.iter().map(|b| (&b.name, b.address, b.weight)).collect::<Vec<_>>()));
         self.daemon.apply(at, &service, self.now);
         self.name_servers(at);
     }

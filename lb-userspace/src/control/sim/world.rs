@@ -50,6 +50,7 @@ enum Phase {
     Open,
     /// Has sent a FIN; the other side has more to say.
     Closing,
+    Over,
 }
 
 struct Conn {
@@ -64,6 +65,7 @@ struct Conn {
     deaths: u32,
     last: u64,
     left: u32,
+    sent: u32,
     pace: u64,
     /// Changes before its last packet.
     changes: u64,
@@ -188,6 +190,9 @@ impl<const BROKEN: usize> World<BROKEN> {
         }
         self.newest = newest;
         self.changes += 1;
+        if trace().is_some() {
+            eprintln!("{} µs: changed, position {newest}", self.now);
+        }
         for cpu in &mut self.cpus {
             if self.random.permille(700) {
                 cpu.lags_until = self.now + self.random.between(20, 50) * MS;
@@ -198,7 +203,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             for _ in 0..self.conns.len().min(40) {
                 let id = self.random.below(self.conns.len() as u64) as usize;
                 let conn = &self.conns[id];
-                if conn.phase != Phase::Opening && !conn.silent {
+                if matches!(conn.phase, Phase::Open | Phase::Closing) && !conn.silent {
                     let at = self.now + self.random.below(50 * MS);
                     self.queue.push(Reverse((at, id as u32, conn.generation, true)));
                 }
@@ -260,6 +265,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             deaths: 0,
             last: self.now,
             left: 2 + self.random.around(8) as u32,
+            sent: 0,
             pace,
             changes: self.changes,
             excuse: None,
@@ -299,6 +305,7 @@ impl<const BROKEN: usize> World<BROKEN> {
         let goes_on = match conn.phase {
             Phase::Opening => self.first_packet(id),
             Phase::Open | Phase::Closing => self.later_packet(id, extra),
+            Phase::Over => true,
         };
         if !goes_on {
             self.end(id, false);
@@ -308,6 +315,7 @@ impl<const BROKEN: usize> World<BROKEN> {
     fn end(&mut self, id: usize, seen: bool) {
         let conn = &mut self.conns[id];
         conn.generation += 1;
+        conn.phase = Phase::Over;
         self.free.push(id as u32);
         if self.used.len() < 3000 {
             self.used.push((conn.site, conn.tuple, seen));
@@ -333,7 +341,9 @@ impl<const BROKEN: usize> World<BROKEN> {
         };
         let conn = &mut self.conns[id];
         let again = conn.target.is_some();
-        let kept = !again || conn.target == Some(target) || conn.changes != self.changes || out.stale;
+        // One that could not be recorded is new again.
+        let differs = again && conn.target != Some(target) && conn.excuse.is_none();
+        let kept = !differs || conn.changes != self.changes || out.stale;
         if !kept {
             self.wrong(id, &out, "a retransmitted SYN went elsewhere");
             return false;
@@ -388,13 +398,17 @@ impl<const BROKEN: usize> World<BROKEN> {
         let flags = if !is_tcp {
             0
         } else if extra || conn.left > 1 || conn.phase == Phase::Closing {
-            // Forged resets mean nothing.
-            if self.random.permille(8) { RST } else { ACK }
+            // Forged resets mean nothing, and are nobody's sign of life.
+            if extra && self.random.permille(50) { RST } else { ACK }
         } else {
             FIN | ACK
         };
-        let named = (site.kind == Kind::Quic && conn.left.is_multiple_of(2)).then_some(target.0);
-        let named = named.filter(|number| site.backends.iter().any(|b| b.number == *number));
+        // From the handshake's end on a connection of QUIC names its server, if that has a name.
+        let named = (site.kind == Kind::Quic && conn.sent > 2).then_some(target.0);
+        if named.is_some_and(|number| !site.backends.iter().any(|b| b.number == number)) {
+            *self.found.excused.entry("its server id is no one's any more").or_default() += 1;
+            return false;
+        }
         let out = self.send(id, flags, named);
         if died {
             // Its server answers with a reset, or nobody does.
@@ -405,7 +419,9 @@ impl<const BROKEN: usize> World<BROKEN> {
             self.lost(id, &out);
             return false;
         }
-        self.note(id, &out);
+        if flags & RST == 0 {
+            self.note(id, &out);
+        }
         if self.random.permille(300) && !self.reply(id, &out, ACK) {
             return false;
         }
@@ -418,8 +434,8 @@ impl<const BROKEN: usize> World<BROKEN> {
             return self.half_closed(id, &out);
         }
         if conn.left == 0 {
-            // What follows a FIN is over; flows just stop.
-            self.end(id, conn_seen(self.conns[id].phase));
+            // Nobody sees that it is over: its FIN, if any, was before what came last.
+            self.end(id, false);
             return true;
         }
         let limit = self.limit(id);
@@ -498,6 +514,7 @@ impl<const BROKEN: usize> World<BROKEN> {
     fn note(&mut self, id: usize, out: &Outcome) {
         let is_recorded = self.daemon.maps.flows.memory().get(&self.conns[id].key).is_some();
         let conn = &mut self.conns[id];
+        conn.sent += 1;
         conn.last = self.now;
         conn.changes = self.changes;
         conn.silent = false;
@@ -577,6 +594,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             view.refuses = self.random.permille(300);
             view.limited = self.random.permille(200);
         }
+        let original = frame.to_vec();
         let mut frame = HostFrame::new(frame);
         let arrival = Arrival { ifindex: ingress, vlan: 0 };
         let sent = from_word(balance::<V4, _, _>(&view, &mut frame, arrival.word()));
@@ -593,6 +611,19 @@ impl<const BROKEN: usize> World<BROKEN> {
             Sent::TO_CLIENT => Ok((0, Way::Direct)),
             _ => wire::target(frame.bytes(), vip).ok_or(Verdict::DropInternal),
         });
+        if let Some(port) = trace() {
+            let sent = wire::tuple(&original).map(|tuple| tuple.ports.0);
+            if sent == Some(port) {
+                let key = wire::tuple(&original).map(|tuple| key(&tuple)).unwrap();
+                eprintln!(
+                    "{} µs: packet flags {:x} -> {end:?} {:?} begins {begins} ends {} newest {} entry {:?}",
+                    self.now, original.get(47).copied().unwrap_or(0),
+                    Event::ALL.iter().filter(|e| counted.of(**e) > 0).collect::<Vec<_>>(),
+                    view.position(), self.newest,
+                    self.daemon.maps.flows.memory().get(&key)
+                );
+            }
+        }
         let outcome = Outcome {
             end,
             frame: frame.bytes().to_vec(),
@@ -618,8 +649,17 @@ impl<const BROKEN: usize> World<BROKEN> {
     }
 }
 
-fn conn_seen(phase: Phase) -> bool {
-    phase == Phase::Closing
+/// The source port whose packets are to be told, by `HOLDFAST_TRACE`.
+fn trace() -> Option<u16> {
+    static PORT: std::sync::OnceLock<Option<u16>> = std::sync::OnceLock::new();
+    *PORT.get_or_init(|| std::env::var("HOLDFAST_TRACE").ok()?.parse().ok())
+}
+
+/// Tells of an event while some port's packets are told.
+pub(super) fn tell(what: impl FnOnce() -> String) {
+    if trace().is_some() {
+        eprintln!("{}", what());
+    }
 }
 
 /// The flow's key, as the program has it.
