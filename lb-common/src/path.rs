@@ -473,7 +473,13 @@ pub fn choose<'m, I: Ip, M: Maps>(
         KIND_NAT if flow.opens() => Ok(Choice::Open(picked, hash)),
         KIND_NAT if is_void => Err(Verdict::DropNatBackendDown),
         KIND_NAT => Err(Verdict::DropNatNoConnection),
-        _ => Ok(Choice::Direct(picked, hash)),
+        _ => {
+            if is_void {
+                // Else the connection's next packet would follow it: only a SYN sees that it is void.
+                nat::close_void(maps, flow);
+            }
+            Ok(Choice::Direct(picked, hash))
+        }
     }
 }
 

@@ -49,6 +49,9 @@ pub fn pick<M: Maps>(
     }
     // Verifier: not by a function in between, whose stack would count beside the walk's.
     let walk = Walk(maps.walk(table.0, service.number, hash));
+    // Marks are written before the words and shadows whose end needs them, so they are read after
+    // those: who walked by the new ones finds the mark.
+    let asked = asked || (table.marked() && is_marked(maps, table, slot));
     by_change(maps, service, flow, walk.0, asked)
 }
 

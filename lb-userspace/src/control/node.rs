@@ -96,6 +96,7 @@ impl Node {
                 None => self.add(service, drains, first, now)?,
             }
         }
+        self.mark_addresses()?;
         let order = |r: &Running| wanted.services.iter().position(|s| s.name == r.config.name);
         self.services.sort_by_key(order);
         let none: ServiceRecord = bytemuck::Zeroable::zeroed();
@@ -280,6 +281,8 @@ impl Node {
             let before = known.iter().find(same).map(|b| (b.health.clone(), b.admission));
             new.push(self.new_backend(service, backend, before, drains, now)?);
         }
+        // Replies may come as soon as the table says so.
+        self.mark_addresses()?;
         let running = &mut self.services[at];
         let (gone, discarded) = running.change(&mut self.arena, service, new, now)?;
         self.discarded.extend(discarded);

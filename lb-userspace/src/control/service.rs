@@ -58,6 +58,8 @@ pub struct Running {
     udp_until: u32,
     /// Whether the node's block list has entries.
     has_block_list: bool,
+    /// When it last left its rows for more.
+    grown_at: Option<Instant>,
     /// Recorded flows that sweeps found and packets would not.
     pub violations: u64,
 }
@@ -84,6 +86,7 @@ impl Running {
             paced_at: now,
             udp_until: 0,
             has_block_list: false,
+            grown_at: None,
             violations: 0,
         };
         for backend in backends {
@@ -157,6 +160,7 @@ impl Running {
         let rows = self.rows_towards(wanted);
         if rows > self.tables.capacity() {
             self.grow(arena, rows)?;
+            self.grown_at = Some(now);
         }
         let old = std::mem::replace(&mut self.config, wanted.clone());
         let gone = self.part_with(wanted);
@@ -310,7 +314,7 @@ impl Running {
             .collect();
         self.note_exceptions();
         // Before the table changes, so that no datagram counts as new by the old table.
-        self.note_change(arena)?;
+        self.announce(arena)?;
         let nat = self.nat_indices();
         let has_flows = self.has_flows();
         let discarded = self.tables.rebuild(
@@ -376,6 +380,8 @@ impl Running {
             // What is recorded to it stays void when it returns: the flows have moved.
             backend.generation = (backend.generation + 1) % Word::GENERATIONS;
         }
+        // Before the levels of those that return, which are words, too.
+        self.announce(arena)?;
         self.pace(arena, now)?;
         self.write_step(arena, at, step.cover)?;
         Ok(true)
@@ -386,6 +392,7 @@ impl Running {
         let pace = self.pace_of();
         for at in 0..self.backends.len() {
             if let Some(step) = self.backends[at].admission.settle(now, pace) {
+                self.announce(arena)?;
                 self.write_step(arena, at, step.cover)?;
             }
         }
@@ -411,6 +418,11 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    fn is_unsettled(&self) -> bool {
+        let phases = self.backends.iter().map(|b| b.admission.phase());
+        phases.into_iter().any(|phase| matches!(phase, Phase::Draining | Phase::Returning))
     }
 
     /// Backends that turn flows away: what is at home there may be recorded elsewhere.
@@ -525,6 +537,7 @@ impl Running {
         let is_fewer = self.retired.len() < before;
         // Marks are of slots, so they hold for former rows as well.
         let no_doubt = !self.exceptions;
+        let no_doubt = no_doubt && self.grown_at.is_none_or(|grown| nat_as_of > grown);
         let discarded = if no_doubt { self.tables.shed(in_use) } else { Discarded::default() };
         if is_fewer {
             self.describe(arena)?;
@@ -544,10 +557,16 @@ impl Running {
         self.backends.iter().filter(takes).count()
     }
 
+    /// Before words change: whoever sees the new ones finds what he must know beside them.
+    fn announce(&mut self, arena: &mut Arena) -> Result<()> {
+        self.note_change(arena)?;
+        let unsettled = self.has_flows() && self.is_unsettled();
+        self.tables.watch(arena, unsettled)
+    }
+
     fn write_step(&mut self, arena: &mut Arena, at: usize, cover: bool) -> Result<()> {
         let index = self.backends[at].index;
         let cover = cover && self.has_flows();
-        self.note_change(arena)?;
         if cover {
             // Flows whose home is any backend that turns flows away may have been recorded on
             // their way past this one.

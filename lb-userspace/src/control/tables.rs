@@ -169,6 +169,8 @@ pub struct ServiceTables {
     former: Vec<(u32, u32)>,
     /// Slots whose flows may be recorded to go elsewhere (`LOOK`).
     looks: BTreeSet<u32>,
+    /// Packets look at marks, though there may be none yet: some backend is unsettled.
+    watched: bool,
     /// As the arena's.
     slots_for: fn(usize) -> u32,
 }
@@ -194,6 +196,7 @@ impl ServiceTables {
             blocks: (first, blocks),
             former: Vec::new(),
             looks: BTreeSet::new(),
+            watched: false,
             slots_for: arena.slots_for,
         })
     }
@@ -454,6 +457,17 @@ impl ServiceTables {
         Ok(())
     }
 
+    /// Says whether some backend is unsettled, before it is. A packet reads the word that tells it
+    /// to look at marks before any admission word, so it must know before there are marks: whoever
+    /// has an entry began after this.
+    pub fn watch(&mut self, arena: &mut Arena, unsettled: bool) -> Result<()> {
+        self.watched = unsettled;
+        if !unsettled || self.table.marked() {
+            return Ok(());
+        }
+        self.point_records(arena, self.table.with_marked(true))
+    }
+
     /// Marks every slot whose home is one of these backends, before their words change.
     pub fn mark_homes(&mut self, arena: &mut Arena, homes: &[u16]) -> Result<()> {
         let slots = self.slots.iter().enumerate();
@@ -467,7 +481,7 @@ impl ServiceTables {
 
     /// Leaves marked only these slots, of those that were.
     pub fn keep_marks(&mut self, arena: &mut Arena, needed: &BTreeSet<u32>) -> Result<()> {
-        if self.looks.is_empty() {
+        if self.looks.is_empty() && (self.watched || !self.table.marked()) {
             return Ok(());
         }
         self.looks.retain(|slot| needed.contains(slot));
@@ -502,7 +516,7 @@ impl ServiceTables {
             any = true;
         }
         words.into_iter().try_for_each(|(element, word)| maps.marks.set(element, word))?;
-        Ok(table.with_marked(any))
+        Ok(table.with_marked(any || self.watched))
     }
 
     fn point_records(&mut self, arena: &mut Arena, table: Table) -> Result<()> {

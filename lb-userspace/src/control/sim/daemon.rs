@@ -206,6 +206,7 @@ impl Daemon {
             })
             .collect();
         let instant = self.at(now);
+        self.mark_addresses();
         let (_, discarded) = running.change(&mut self.arena, wanted, new, instant).unwrap();
         self.discarded.extend(discarded);
         self.services.insert(at, running);

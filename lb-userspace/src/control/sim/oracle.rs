@@ -23,6 +23,8 @@ pub(super) enum Excuse {
     Evicted,
     /// It could not be recorded, and another change followed.
     Refused,
+    /// A datagram that was under way when the change began: to it the change was not fresh yet.
+    UnderWay,
 }
 
 /// What a run found.
@@ -104,6 +106,7 @@ impl Excuse {
             Self::Silent => "silent for longer than idle_timeout across a change",
             Self::Evicted => "its entry was evicted",
             Self::Refused => "could not be recorded",
+            Self::UnderWay => "a datagram under way in the moment of a change",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::ptr::NonNull;
 
 use bytemuck::Zeroable;
-use lb_common::abi::{FlowKey, NatEntry};
+use lb_common::abi::{FlowKey, NatEntry, STATE_CLOSING};
 use lb_common::frame::HostFrame;
 use lb_common::ip::V4;
 use lb_common::maps::NatSlot;
@@ -90,6 +90,8 @@ struct Outcome {
     refused: bool,
     exhausted: bool,
     stale: bool,
+    /// Of its last read.
+    position: u64,
 }
 
 pub(super) struct World<const BROKEN: usize> {
@@ -327,6 +329,9 @@ impl<const BROKEN: usize> World<BROKEN> {
 
     fn first_packet(&mut self, id: usize) -> bool {
         let (site, flags) = (self.conns[id].site, SYN);
+        // What the flow table holds may be of a connection whose end was no matter to it then.
+        let entry = self.daemon.maps.flows.memory().get(&self.conns[id].key);
+        self.conns[id].haunted |= entry.is_some_and(|entry| entry.state & STATE_CLOSING == 0);
         let out = self.send(id, flags, None);
         let kind = self.sites[site].kind;
         let target = match out.end {
@@ -346,6 +351,11 @@ impl<const BROKEN: usize> World<BROKEN> {
         let kept = !differs || conn.changes != self.changes || out.stale;
         if !kept {
             self.wrong(id, &out, "a retransmitted SYN went elsewhere");
+            return false;
+        }
+        if self.servers.get(target.0).is_none_or(|server| !server.alive) {
+            // It died under this packet.
+            self.found.died += 1;
             return false;
         }
         let conn = &mut self.conns[id];
@@ -382,7 +392,8 @@ impl<const BROKEN: usize> World<BROKEN> {
             self.servers.get(b.number).is_some_and(|s| s.takes_new && settled(s.since))
         });
         let free = wants(target.0) || !some_takes || out.refused || out.exhausted || out.stale;
-        if !free && !conn.haunted && site.kind == Kind::Tcp {
+        let is_there = site.backends.iter().any(|b| b.number == target.0);
+        if !free && !(conn.haunted && is_there) && site.kind == Kind::Tcp {
             self.found.misplaced += 1;
             let (now, tuple, found) = (self.now, conn.tuple, target);
             self.found.tell(|| format!("{now} µs: misplaced: {tuple:?} to {found:?}"));
@@ -501,6 +512,8 @@ impl<const BROKEN: usize> World<BROKEN> {
         let Some(sent) = wire::tuple(&out.frame) else { return true };
         let frame = sent.reversed().frame(flags, &[0; 24]);
         let cpu = (self.random.below(CPUS as u64)) as usize;
+        // The answer came to be after the question had left.
+        self.cpus[cpu].floor = self.cpus[cpu].floor.max(out.position);
         let back = self.balance(cpu, &frame, 3, tuple.destination);
         let arrived = wire::tuple(&back.frame) == Some(tuple.reversed());
         if back.end.is_err() || !arrived {
@@ -523,7 +536,9 @@ impl<const BROKEN: usize> World<BROKEN> {
         }
         if out.refused {
             // One that saw an older state than others saw a change, in effect.
-            let since = if out.stale { 0 } else { self.changes };
+            // A datagram becomes the first of a flow by mere time.
+            let timeless = out.stale || conn.tuple.protocol != TCP;
+            let since = if timeless { 0 } else { self.changes };
             conn.excuse = Some((Excuse::Refused, since));
         }
     }
@@ -536,6 +551,8 @@ impl<const BROKEN: usize> World<BROKEN> {
             _ if silent => Some(Excuse::Silent),
             Some((Excuse::Refused, since)) if since == self.changes => None,
             Some((excuse, _)) => Some(excuse),
+            // When a change begins is in the record, which it read before the words.
+            None if out.stale && conn.tuple.protocol != TCP => Some(Excuse::UnderWay),
             None => None,
         };
         match excuse {
@@ -631,6 +648,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             refused,
             exhausted: counted.of(Event::WalkExhausted) > 0,
             stale: begins != self.newest,
+            position: view.position(),
         };
         drop(view);
         let evicted = maps.flows.memory().end_packet();
@@ -672,5 +690,3 @@ fn key(tuple: &Tuple) -> FlowKey {
         kind: FlowKey::kind_of(4, tuple.protocol),
     }
 }
-
-const _: () = assert!(TCP == 6);
