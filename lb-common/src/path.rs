@@ -376,11 +376,6 @@ fn serve<I: Family, M: Maps, F: Frame>(
     }
     if flow.is_syn() {
         maps.count_new(row);
-        if features & FEATURE_NAT != 0 && service.is(SERVICE_NAT) {
-            // Its ports may have been a connection's before the mode changed, which would get what
-            // follows this SYN.
-            nat::close_void(maps, flow);
-        }
     }
     let mut hash = to_open.unwrap_or_default();
     if service.is(SERVICE_HASH_SOURCE | SERVICE_HASH_ADDRESSES) {
@@ -506,7 +501,13 @@ pub fn choose<'m, I: Ip, M: Maps>(
         KIND_NAT if flow.opens() => Ok(Choice::Open(picked, hash)),
         KIND_NAT if is_void => Err(Verdict::DropNatBackendDown),
         KIND_NAT => Err(Verdict::DropNatNoConnection),
-        _ => Ok(Choice::Direct(picked, hash)),
+        _ => {
+            if is_void {
+                // Else the connection's next packet would follow it: only a SYN sees that it is void.
+                nat::close_void(maps, flow);
+            }
+            Ok(Choice::Direct(picked, hash))
+        }
     }
 }
 

@@ -49,7 +49,7 @@ pub fn pick<M: Maps>(
     }
     // Verifier: not by a function in between, whose stack would count beside the walk's.
     let walk = Walk(maps.walk(table.0, service.number, hash));
-    by_change(maps, service, flow, walk.0, asked)
+    by_change(maps, service, flow, walk.0, slot << 1 | u32::from(asked))
 }
 
 #[inline(always)]
@@ -68,7 +68,8 @@ fn index_of<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<u32> {
 #[inline(always)]
 fn is_marked<M: Maps>(maps: &M, table: Table, slot: u32) -> bool {
     let (element, bit) = table.mark_at(slot);
-    maps.marks(element).is_some_and(|marks| marks >> bit & 1 != 0)
+    // Verifier: not `is_some_and`, which shifts what it has not read ("R1 !read_ok").
+    maps.marks(element).unwrap_or_default() >> bit & 1 != 0
 }
 
 #[inline(always)]
@@ -87,24 +88,31 @@ fn by_change<M: Maps>(
     service: &Service,
     flow: &Flow,
     walk: u64,
-    asked: bool,
+    slot_and_asked: u32,
 ) -> Result<Picked, Verdict> {
     let walk = Walk(walk);
+    // Marks are written before the words and shadows whose end needs them, so they are read again
+    // after those: who walked by the new ones finds the mark.
+    let (slot, table) = (slot_and_asked >> 1, service.table);
+    let asked = slot_and_asked & 1 != 0 || (table.marked() && is_marked(maps, table, slot));
     count_walk(maps, walk);
     let touched = walk.touched() || service.is(SERVICE_TRACK);
     // A datagram is a flow of its own, unless the service wants it otherwise.
     let alone = !flow.is_tcp() && !service.is(SERVICE_UDP_FLOW);
+    // What counts a flow's later packets, if it is not recorded, as existing.
+    let is_fresh = flow.is_tcp() || maps.now() < service.udp_until;
     let is_new = if flow.is_tcp() {
         flow.opens()
     } else {
         let opens = flow.tcp_flags == Flow::OPENS;
-        alone || opens || (flow.opens() && maps.now() >= service.udp_until)
+        alone || opens || (flow.opens() && !is_fresh)
     };
     let answer = if is_new { walk.new() } else { walk.old() };
     let row = if alone || !(touched || asked) {
         answer
     } else {
-        remembered(maps, flow, walk, touched, answer)
+        let later = if is_fresh { walk.old() } else { walk.new() };
+        remembered(maps, flow, walk, touched, answer, later)
     };
     let row = row.ok_or(Verdict::DropNoBackend)?;
     let word = maps.word(row).ok_or(Verdict::DropInternal)?;
@@ -119,6 +127,7 @@ fn remembered<M: Maps>(
     walk: Walk,
     touched: bool,
     answer: Option<u32>,
+    later: Option<u32>,
 ) -> Option<u32> {
     let key = &flow.key;
     let now = maps.now();
@@ -144,7 +153,7 @@ fn remembered<M: Maps>(
         }
         return Some(row);
     }
-    let refused = if M::RULES.keep(Rule::RefusedTakesOld) { walk.old() } else { Some(row) };
+    let refused = if M::RULES.keep(Rule::RefusedTakesOld) { later } else { Some(row) };
     // Overwriting takes no room, so a flood cannot be behind it.
     if is_new && !maps.take(Limit::FlowInsert) {
         maps.count(Event::FlowInsertLimited);

@@ -6,14 +6,18 @@
 pub mod admission;
 pub mod backend;
 pub mod blocks;
+mod coverage;
 pub mod explain;
 pub mod handle;
 pub mod health;
 pub mod node;
+mod rules;
 pub mod server_ids;
 pub mod servers;
 pub mod service;
 pub mod shadows;
+#[cfg(test)]
+mod sim;
 pub mod status;
 pub mod sweep;
 pub mod tables;

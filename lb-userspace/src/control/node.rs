@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use lb_common::abi::{LIST_BLOCK, ServiceRecord};
 
+use super::admission::Admission;
 use super::backend::{Backend, Drain, NewBackend};
 use super::health::{HealthSnapshot, HealthState};
 use super::server_ids::ServerIds;
@@ -301,9 +302,8 @@ impl Node {
         Ok(())
     }
 
-    /// Changes a service in place: new backends first, then the table, then the old ones' words.
-    /// A backend with another address, or in another mode, is a new one under its name: where
-    /// only the mode changed it keeps its health and what traffic it takes.
+    /// Changes a service in place. A backend with another address, or in another mode, is a new one
+    /// under its name: where only the mode changed it keeps its health and what traffic it takes.
     fn change(
         &mut self,
         at: usize,
@@ -313,54 +313,27 @@ impl Node {
     ) -> Result<()> {
         // The list is there before anybody asks it.
         self.lists.add(self.services[at].tables.number, &allowed(service))?;
-        let rows = self.services[at].rows_towards(service);
-        if rows > self.services[at].tables.capacity() {
-            self.services[at].grow(&mut self.arena, rows)?;
-        }
-        let old = std::mem::replace(&mut self.services[at].config, service.clone());
-        let mut rebuild = self.services[at].tables.is_outgrown();
-        let gone = self.services[at].part_with(service);
+        let (mut new, first_new) = (Vec::new(), self.next_probe);
         for backend in &service.backends {
-            let Some(b) = self.services[at].position(&backend.name) else {
-                let before = gone.iter().find(|b| b.config.name == backend.name);
-                let new = self.new_backend(service, backend, before, drains, now)?;
-                self.services[at].add(&mut self.arena, new, now)?;
-                rebuild = true;
+            let known = &self.services[at].backends;
+            if known.iter().any(|b| b.stays_as(backend, service.mode)) {
                 continue;
-            };
-            let weight = |b: &model::Backend| b.name == backend.name && b.weight != backend.weight;
-            rebuild |= old.backends.iter().any(weight);
-            self.reconfigure(at, b, service, backend)?;
+            }
+            let same =
+                |b: &&Backend| b.config.name == backend.name && b.config.address == backend.address;
+            let before = known.iter().find(same).map(|b| (b.health.clone(), b.admission));
+            new.push(self.new_backend(service, backend, before, drains, now)?);
         }
-        // Before packets go where their replies must be known.
+        // Replies may come as soon as the table says so.
         self.mark_addresses()?;
         let running = &mut self.services[at];
-        running.sort();
-        // Records first say what packets of the new table need: that NAT is asked, say.
-        running.listen(&mut self.arena)?;
-        if rebuild || !gone.is_empty() {
-            let discarded = running.rebuild(&mut self.arena, now)?;
-            self.discarded.extend(discarded);
+        let (gone, discarded) = running.change(&mut self.arena, service, new, now)?;
+        self.discarded.extend(discarded);
+        gone.iter().for_each(|backend| self.prober.remove(backend.probe));
+        for backend in running.backends.iter().filter(|b| b.probe < first_new) {
+            let target = service.probed_at(&backend.config);
+            self.prober.update(backend.probe, target, service.health.clone());
         }
-        for backend in &gone {
-            self.prober.remove(backend.probe);
-            running.retire(&mut self.arena, backend)?;
-        }
-        running.listen(&mut self.arena)
-    }
-
-    fn reconfigure(
-        &mut self,
-        at: usize,
-        b: usize,
-        service: &model::Service,
-        config: &model::Backend,
-    ) -> Result<()> {
-        let running = &mut self.services[at];
-        running.backends[b].config = config.clone();
-        running.write_port(&self.arena, &running.backends[b])?;
-        let key = running.backends[b].probe;
-        self.prober.update(key, service.probed_at(config), service.health.clone());
         Ok(())
     }
 
@@ -368,7 +341,7 @@ impl Node {
         &mut self,
         service: &model::Service,
         backend: &model::Backend,
-        before: Option<&Backend>,
+        before: Option<(HealthSnapshot, Admission)>,
         drains: &Drains,
         now: Instant,
     ) -> Result<NewBackend> {
@@ -378,8 +351,7 @@ impl Node {
         }
         let probe = self.next_probe;
         self.next_probe += 1;
-        let before = before.filter(|b| b.config.address == backend.address);
-        let known = before.map_or(HealthState::Unknown, |b| b.health.state);
+        let known = before.as_ref().map_or(HealthState::Unknown, |(health, _)| health.state);
         let health = if is_probed(service) {
             let target = service.probed_at(backend);
             self.prober.spawn(probe, target, service.health.clone(), known)
@@ -391,8 +363,8 @@ impl Node {
             probe,
             server,
             drain: drains.get(&(service.name.clone(), backend.name.clone())).cloned(),
-            health: before.map_or(health, |b| b.health.clone()),
-            admission: before.map(|b| b.admission),
+            admission: before.as_ref().map(|(_, admission)| *admission),
+            health: before.map_or(health, |(health, _)| health),
             wait_for_health: true,
         })
     }

@@ -16,6 +16,7 @@ use lb_common::abi::{
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
 use super::backend::{Backend, Counted, NewBackend, want};
+use super::rules::{Rule, keep};
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, Member, ServiceTables};
 use crate::config::model::{self, HashPolicy, Mode, Probe, ServerId, Track, UdpPolicy};
@@ -60,6 +61,10 @@ pub struct Running {
     udp_until: u32,
     /// Whether the node's block list has entries.
     has_block_list: bool,
+    /// When it last left its rows for more.
+    grown_at: Option<Instant>,
+    /// Recorded flows that sweeps found and packets would not.
+    pub violations: u64,
 }
 
 impl Running {
@@ -84,6 +89,8 @@ impl Running {
             paced_at: now,
             udp_until: 0,
             has_block_list: false,
+            grown_at: None,
+            violations: 0,
         };
         for backend in backends {
             running.add(arena, backend, now)?;
@@ -144,6 +151,46 @@ impl Running {
         Ok(())
     }
 
+    /// Becomes what is wanted, in place: new backends first, then the table, then the old ones'
+    /// words. `new` are those it does not have yet. What left, and what was given up.
+    pub fn change(
+        &mut self,
+        arena: &mut Arena,
+        wanted: &model::Service,
+        new: Vec<NewBackend>,
+        now: Instant,
+    ) -> Result<(Vec<Backend>, Discarded)> {
+        let rows = self.rows_towards(wanted);
+        if rows > self.tables.capacity() {
+            self.grow(arena, rows)?;
+            self.grown_at = Some(now);
+        }
+        let old = std::mem::replace(&mut self.config, wanted.clone());
+        let gone = self.part_with(wanted);
+        let weight = |b: &model::Backend| {
+            old.backends.iter().find(|o| o.name == b.name).map(|before| before.weight)
+        };
+        let mut rebuild = self.tables.is_outgrown() || !gone.is_empty() || !new.is_empty();
+        for backend in &wanted.backends {
+            let Some(at) = self.position(&backend.name) else { continue };
+            rebuild |= weight(backend) != Some(backend.weight);
+            self.backends[at].config = backend.clone();
+            self.write_port(arena, &self.backends[at])?;
+        }
+        for backend in new {
+            self.add(arena, backend, now)?;
+        }
+        self.sort();
+        // Records first say what packets of the new table need: that NAT is asked, say.
+        self.listen(arena)?;
+        let discarded = if rebuild { self.rebuild(arena, now)? } else { Discarded::default() };
+        for backend in &gone {
+            self.retire(arena, backend, now)?;
+        }
+        self.listen(arena)?;
+        Ok((gone, discarded))
+    }
+
     /// Takes backends out of the next table: all that do not stay as one of these.
     pub fn part_with(&mut self, wanted: &model::Service) -> Vec<Backend> {
         let stays = |b: &Backend| wanted.backends.iter().any(|k| b.stays_as(k, wanted.mode));
@@ -155,7 +202,7 @@ impl Running {
 
     /// Retires a backend that is in no table any more. Its connections may finish: those that are
     /// recorded, and for as long as it is some slot's previous owner, those that are not.
-    pub fn retire(&mut self, arena: &mut Arena, gone: &Backend) -> Result<()> {
+    pub fn retire(&mut self, arena: &mut Arena, gone: &Backend, now: Instant) -> Result<()> {
         let phase = gone.admission.phase();
         let is_shadow = self.tables.is_shadow(gone.index);
         let keeps = is_shadow && matches!(phase, Phase::Serving | Phase::Draining);
@@ -163,7 +210,7 @@ impl Running {
         let serving = phase != Phase::Down;
         let word = Word::new(0, admit_old, gone.server, gone.generation, serving, true);
         self.tables.set_word(&arena.maps, gone.index, word)?;
-        let since = (!is_shadow).then(Instant::now);
+        let since = (!is_shadow).then_some(now);
         let (index, mode, server) = (gone.index, gone.mode, gone.server);
         self.leaving.retain(|(leaving, _)| *leaving != index);
         let server_id = gone.config.server_id;
@@ -240,7 +287,8 @@ impl Running {
         self.epoch += 1;
         if self.config.udp == UdpPolicy::Flow {
             let lasts = u32::try_from(self.config.udp_timeout.as_secs()).unwrap_or(u32::MAX);
-            self.udp_until = monotonic_seconds().saturating_add(lasts);
+            // This second has begun already.
+            self.udp_until = monotonic_seconds().saturating_add(lasts).saturating_add(1);
             self.describe(arena)?;
         }
         Ok(())
@@ -269,7 +317,7 @@ impl Running {
             .collect();
         self.note_exceptions();
         // Before the table changes, so that no datagram counts as new by the old table.
-        self.note_change(arena)?;
+        self.announce(arena)?;
         let nat = self.nat_indices();
         let has_flows = self.has_flows();
         let discarded = self.tables.rebuild(
@@ -331,10 +379,12 @@ impl Running {
         let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
         let Some(want) = backend.want() else { return Ok(false) };
         let Some(step) = backend.admission.towards(want, now) else { return Ok(false) };
-        if step.to == Phase::Down && backend.mode != Mode::Nat {
+        if step.to == Phase::Down && backend.mode != Mode::Nat && keep(Rule::DeadIsVoid) {
             // What is recorded to it stays void when it returns: the flows have moved.
             backend.generation = (backend.generation + 1) % Word::GENERATIONS;
         }
+        // Before the levels of those that return, which are words, too.
+        self.announce(arena)?;
         self.pace(arena, now)?;
         self.write_step(arena, at, step.cover)?;
         Ok(true)
@@ -345,6 +395,7 @@ impl Running {
         let pace = self.pace_of();
         for at in 0..self.backends.len() {
             if let Some(step) = self.backends[at].admission.settle(now, pace) {
+                self.announce(arena)?;
                 self.write_step(arena, at, step.cover)?;
             }
         }
@@ -372,6 +423,11 @@ impl Running {
         Ok(())
     }
 
+    fn is_unsettled(&self) -> bool {
+        let phases = self.backends.iter().map(|b| b.admission.phase());
+        phases.into_iter().any(|phase| matches!(phase, Phase::Draining | Phase::Returning))
+    }
+
     /// Backends that turn flows away: what is at home there may be recorded elsewhere.
     fn away(&self) -> Vec<u16> {
         let away = self.backends.iter().filter(|b| b.admission.phase() != Phase::Serving);
@@ -396,7 +452,9 @@ impl Running {
     }
 
     fn pace_of(&self) -> Pace {
-        Pace { idle: self.config.idle_timeout, slow_start: self.config.slow_start }
+        let idle = self.config.idle_timeout;
+        let idle = if keep(Rule::TransitionLasts) { idle } else { idle / 8 };
+        Pace { idle, slow_start: self.config.slow_start }
     }
 
     /// When [`Self::settle`] has something to do.
@@ -438,10 +496,22 @@ impl Running {
         found: FlowsFound,
         began: Instant,
     ) -> Result<()> {
-        if found.epoch != self.epoch {
+        if found.epoch != self.epoch && keep(Rule::EpochCounts) {
             return Ok(());
         }
-        self.tables.keep_marks(arena, &found.needed)?;
+        self.violations += found.violations;
+        if found.violations > 0 {
+            tracing::error!(
+                service = self.config.name,
+                flows = found.violations,
+                "recorded flows would not be looked up: please report it with `lb status -o json`"
+            );
+        }
+        if keep(Rule::NoDeadline) {
+            self.tables.keep_marks(arena, &found.needed)?;
+        } else {
+            self.tables.keep_marks(arena, &BTreeSet::new())?;
+        }
         self.flows = found.rows;
         self.flows_as_of = Some(began);
         if found.live == 0 {
@@ -471,6 +541,7 @@ impl Running {
         let is_fewer = self.retired.len() < before;
         // Marks are of slots, so they hold for former rows as well.
         let no_doubt = !self.exceptions;
+        let no_doubt = no_doubt && self.grown_at.is_none_or(|grown| nat_as_of > grown);
         let discarded = if no_doubt { self.tables.shed(in_use) } else { Discarded::default() };
         if is_fewer {
             self.describe(arena)?;
@@ -506,10 +577,16 @@ impl Running {
         self.backends.iter().filter(takes).count()
     }
 
+    /// Before words change: whoever sees the new ones finds what he must know beside them.
+    fn announce(&mut self, arena: &mut Arena) -> Result<()> {
+        self.note_change(arena)?;
+        let unsettled = self.has_flows() && self.is_unsettled();
+        self.tables.watch(arena, unsettled)
+    }
+
     fn write_step(&mut self, arena: &mut Arena, at: usize, cover: bool) -> Result<()> {
         let index = self.backends[at].index;
         let cover = cover && self.has_flows();
-        self.note_change(arena)?;
         if cover {
             // Flows whose home is any backend that turns flows away may have been recorded on
             // their way past this one.

@@ -10,6 +10,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::rules::{Rule, keep};
+
 /// The shadows of one service.
 #[derive(Clone, Debug, Default)]
 pub struct Shadows {
@@ -44,16 +46,23 @@ impl Shadows {
         if old.len() == new.len() {
             for (slot, (&before, after)) in (0..).zip(old.iter().zip(new)) {
                 if before != *after && has_flows(before) {
-                    self.slots.entry(slot).or_insert(Previous { index: before, since: now });
+                    let since = if keep(Rule::AgePerSlot) { now } else { self.oldest(now) };
+                    let previous = Previous { index: before, since };
+                    let first = *self.slots.entry(slot).or_insert(previous);
+                    if first.index == *after && !keep(Rule::ChangedBackStays) {
+                        self.slots.remove(&slot);
+                    }
                 }
             }
             return;
         }
+        if self.whole.is_some() {
+            // The first change counts: who came since then is recorded, by every slot of the table.
+            self.slots.clear();
+            return;
+        }
         // Each slot's answer for flows without an entry, as it was.
-        let mut slots = match self.whole.take() {
-            Some(whole) if whole.slots.len() == old.len() => whole.slots,
-            _ => old.to_vec(),
-        };
+        let mut slots = old.to_vec();
         for (slot, previous) in std::mem::take(&mut self.slots) {
             if let Some(index) = slots.get_mut(slot as usize) {
                 *index = previous.index;
@@ -62,6 +71,10 @@ impl Shadows {
         if slots.iter().any(|index| has_flows(*index)) {
             self.whole = Some(Whole { slots, since: now });
         }
+    }
+
+    fn oldest(&self, now: Instant) -> Instant {
+        self.slots.values().map(|previous| previous.since).min().unwrap_or(now)
     }
 
     /// Ends what has lasted for `idle`: the slots concerned; `None` stands for all of them.
@@ -162,6 +175,20 @@ mod tests {
         assert_eq!(shadows.published(5, NONE), [0, 1, 2]);
         assert_eq!(shadows.expire(later + IDLE, IDLE), None);
         assert_eq!(shadows.published(5, NONE), [NONE, NONE, NONE, 3, NONE]);
+    }
+
+    #[test]
+    fn of_two_changes_of_the_number_of_slots_the_first_counts() {
+        let start = Instant::now();
+        let mut shadows = Shadows::default();
+        shadows.change(&[0, 1, 2], &[0, 3, 2, 3, 0], |_| true, start);
+        let later = start + IDLE / 2;
+        shadows.change(&[0, 3, 2, 3, 0], &[0, 3, 4, 3, 0], |_| true, later);
+        shadows.change(&[0, 3, 4, 3, 0], &[4; 7], |_| true, later);
+        assert_eq!(shadows.published(7, NONE), [0, 1, 2]);
+        assert_eq!(shadows.slots(7), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(shadows.expire(start + IDLE, IDLE), None);
+        assert!(shadows.is_empty());
     }
 
     #[test]

@@ -56,6 +56,7 @@ fn service(node: &Node, running: &Running) -> report::Service {
         table_slots: running.tables.slot_count(),
         marked_slots: running.tables.marked_slots().0,
         shadowed_slots: running.tables.marked_slots().1,
+        coverage_violations: running.violations,
         backends_serving: u32::try_from(running.serving()).unwrap_or(u32::MAX),
         backends_total: u32::try_from(running.backends.len()).unwrap_or(u32::MAX),
         packets: backends.iter().map(|b| b.packets).sum(),

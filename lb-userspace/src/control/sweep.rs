@@ -18,6 +18,8 @@ use lb_common::nat::other_key;
 use lb_common::path::flow_hash;
 use lb_common::pick::answer_without_entry;
 
+use super::coverage;
+use super::rules::{Rule, keep};
 use crate::config::model;
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::view::{View, monotonic_seconds};
@@ -44,6 +46,8 @@ pub struct FlowsFound {
     pub needed: BTreeSet<u32>,
     /// Live recorded flows by backend row.
     pub rows: HashMap<u32, u64>,
+    /// Live recorded flows whose packets would not be looked up, though they go elsewhere: none.
+    pub violations: u64,
 }
 
 /// What a sweep of the NAT table found.
@@ -86,12 +90,18 @@ pub fn flows(
         found.live += 1;
         *found.rows.entry(entry.row).or_default() += 1;
         let hash = hash(maps, &service, key);
+        found.violations += u64::from(!coverage::holds(&view, &service, hash, entry));
         if !goes_home(&view, &service, hash, entry) {
-            found.needed.insert(fast_range(hash, service.table.slots()));
+            let remembered = !keep(Rule::SlotFromKey);
+            let slots = if remembered { 1021 } else { service.table.slots() };
+            found.needed.insert(fast_range(hash, slots));
         }
     })?;
     // Gone before their slots' marks are: a late packet finds either both or neither.
     for (key, entry) in expired {
+        if !keep(Rule::DeleteFirst) {
+            continue;
+        }
         if maps.flows.get(&key)? == Some(entry) {
             maps.flows.remove(&key)?;
         }
@@ -131,7 +141,9 @@ pub fn nat(
         let idle = idle_of.get(&entry.row).copied().unwrap_or(otherwise);
         let quiet =
             age(now, peer.map_or(entry.last_seen, |p| latest(now, entry.last_seen, p.last_seen)));
-        if quiet < nat_timeout(&key, &entry, peer.as_ref(), idle).as_secs() {
+        if quiet
+            <= nat_timeout(&key, &entry, peer.as_ref(), idle).as_secs() + u64::from(TOUCH_SECONDS)
+        {
             continue;
         }
         // The forward entry first: while a reply entry lasts, its port stays taken.
@@ -191,7 +203,7 @@ fn latest(now: u32, a: u32, b: u32) -> u32 {
 }
 
 /// The service a recorded flow belongs to, as packets find it.
-fn service_of(view: &View<'_>, key: &FlowKey) -> Option<Service> {
+pub(super) fn service_of(view: &View<'_>, key: &FlowKey) -> Option<Service> {
     let flow = Flow { key: *key, tcp_flags: Flow::ASIDE, length: 0 };
     match key.kind >> 16 {
         V4::FAMILY => find_service::<V4, _>(view, &flow),
@@ -199,7 +211,7 @@ fn service_of(view: &View<'_>, key: &FlowKey) -> Option<Service> {
     }
 }
 
-fn hash(maps: &LiveMaps, service: &Service, key: &FlowKey) -> u64 {
+pub(super) fn hash(maps: &LiveMaps, service: &Service, key: &FlowKey) -> u64 {
     let seed = maps.settings().seed;
     if key.kind >> 16 == V4::FAMILY {
         flow_hash::<V4>(seed, service, key)

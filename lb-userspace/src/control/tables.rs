@@ -14,6 +14,7 @@ use bytemuck::Zeroable;
 use lb_common::abi::{BACKEND_BLOCK, LINE, SPARES, ServiceRecord, Table, Word};
 use lb_common::maglev::{self, Entry};
 
+use super::rules::{Rule, keep};
 use super::shadows::Shadows;
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::regions::Regions;
@@ -30,6 +31,8 @@ pub struct Arena {
     blocks: Regions,
     /// Of service numbers.
     numbers: Regions,
+    /// `M` for so many backends; tests make small tables.
+    pub(super) slots_for: fn(usize) -> u32,
 }
 
 /// What a service needs of the arena that it does not have.
@@ -76,6 +79,7 @@ impl Arena {
             tables: Regions::new(maps.tables.len()),
             blocks: Regions::new(maps.words.len() / BACKEND_BLOCK),
             numbers: Regions::new(maps.spare.len() / (SPARES / 4)),
+            slots_for: maglev::slots_for,
             maps,
         }
     }
@@ -165,6 +169,10 @@ pub struct ServiceTables {
     former: Vec<(u32, u32)>,
     /// Slots whose flows may be recorded to go elsewhere (`LOOK`).
     looks: BTreeSet<u32>,
+    /// Packets look at marks, though there may be none yet: some backend is unsettled.
+    watched: bool,
+    /// As the arena's.
+    slots_for: fn(usize) -> u32,
 }
 
 impl ServiceTables {
@@ -188,6 +196,8 @@ impl ServiceTables {
             blocks: (first, blocks),
             former: Vec::new(),
             looks: BTreeSet::new(),
+            watched: false,
+            slots_for: arena.slots_for,
         })
     }
 
@@ -226,7 +236,7 @@ impl ServiceTables {
         let grows = backends > self.capacity();
         let blocks = if grows { blocks_for(backends)? } else { self.blocks.1 };
         let wide = blocks * BACKEND_BLOCK > NARROW;
-        let count = self.slot_count().max(maglev::slots_for(backends));
+        let count = self.slot_count().max((self.slots_for)(backends));
         let is_rebuilt = rebuild || grows;
         Ok(Need {
             blocks: if grows { blocks } else { 0 },
@@ -298,7 +308,7 @@ impl ServiceTables {
     ) -> Result<Discarded> {
         let maps = Arc::clone(&arena.maps);
         // `M` only ever grows: another one puts most slots in transition.
-        let count = self.slot_count().max(maglev::slots_for(members.len()));
+        let count = self.slot_count().max((self.slots_for)(members.len()));
         let wide = self.blocks.1 * BACKEND_BLOCK > NARROW;
         let entries: Vec<Entry<'_>> = members
             .iter()
@@ -365,7 +375,9 @@ impl ServiceTables {
         let ended = left.expire(now, idle).unwrap_or_else(|| (0..count).collect());
         let wide = self.table.wide();
         let region = write_shadow(arena, &left, count, wide, self.blocks.0)?;
-        self.looks.extend(ended);
+        if keep(Rule::MarkFirst) {
+            self.looks.extend(ended);
+        }
         self.mark_homes(arena, away)?;
         // Only now: who still sees the shadow records its flows, who does not finds the marks.
         if let Some((_, word)) = region {
@@ -445,18 +457,31 @@ impl ServiceTables {
         Ok(())
     }
 
+    /// Says whether some backend is unsettled, before it is. A packet reads the word that tells it
+    /// to look at marks before any admission word, so it must know before there are marks: whoever
+    /// has an entry began after this.
+    pub fn watch(&mut self, arena: &mut Arena, unsettled: bool) -> Result<()> {
+        self.watched = unsettled;
+        if !unsettled || self.table.marked() {
+            return Ok(());
+        }
+        self.point_records(arena, self.table.with_marked(true))
+    }
+
     /// Marks every slot whose home is one of these backends, before their words change.
     pub fn mark_homes(&mut self, arena: &mut Arena, homes: &[u16]) -> Result<()> {
         let slots = self.slots.iter().enumerate();
         let theirs = slots.filter(|(_, index)| homes.contains(index)).map(|(slot, _)| slot as u32);
-        self.looks.extend(theirs.collect::<Vec<_>>());
+        if keep(Rule::MarkFirst) {
+            self.looks.extend(theirs);
+        }
         let table = self.write_marks(&arena.maps, self.table)?;
         self.point_records(arena, table)
     }
 
     /// Leaves marked only these slots, of those that were.
     pub fn keep_marks(&mut self, arena: &mut Arena, needed: &BTreeSet<u32>) -> Result<()> {
-        if self.looks.is_empty() {
+        if self.looks.is_empty() && (self.watched || !self.table.marked()) {
             return Ok(());
         }
         self.looks.retain(|slot| needed.contains(slot));
@@ -491,7 +516,7 @@ impl ServiceTables {
             any = true;
         }
         words.into_iter().try_for_each(|(element, word)| maps.marks.set(element, word))?;
-        Ok(table.with_marked(any))
+        Ok(table.with_marked(any || self.watched))
     }
 
     fn point_records(&mut self, arena: &mut Arena, table: Table) -> Result<()> {

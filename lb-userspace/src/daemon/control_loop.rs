@@ -405,14 +405,10 @@ impl ControlLoop {
         let idle = self.node.idle_by_row();
         self.sweep = Some(tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            let flows = match services {
-                None => None,
-                Some(services) => {
-                    // Every packet that decided by older words has recorded what it will.
-                    grace::wait();
-                    Some(sweep::flows(&maps, &services)?)
-                }
-            };
+            // Every packet that decided by older words has recorded what it will, or opened the NAT
+            // connection that it will.
+            grace::wait();
+            let flows = services.map(|services| sweep::flows(&maps, &services)).transpose()?;
             let nat = sweep::nat(&maps, &idle, config::model::Service::IDLE)?;
             Ok(Swept { began, flows, nat })
         }));

@@ -1,32 +1,57 @@
 //! A hash map of the kernel, or a longest-match one, by its file descriptor: look-up, delete, and
 //! reading all of it in batches, which aya does not offer.
 
+use std::hash::Hash;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, Result};
 use aya_obj::generated::bpf_cmd;
 use bytemuck::Pod;
 
 use super::bpf::{bpf, zeroed};
+#[cfg(test)]
+use super::memory::Table;
 
 /// A `BPF_MAP_TYPE_HASH`, `…_LRU_HASH` or `…_LPM_TRIE` of `K` → `V`.
 #[derive(Debug)]
 pub struct Entries<K, V> {
-    map: OwnedFd,
+    map: Map<K, V>,
     room: u32,
-    types: PhantomData<fn() -> (K, V)>,
+}
+
+/// Where the entries are: in the kernel, or in a test's memory.
+#[derive(Debug)]
+enum Map<K, V> {
+    Kernel(OwnedFd, PhantomData<fn() -> (K, V)>),
+    #[cfg(test)]
+    Memory(Table<K, V>),
 }
 
 /// Entries read by one system call.
 const BATCH: u32 = 4096;
 
-impl<K: Pod, V: Pod> Entries<K, V> {
+impl<K: Pod + Eq + Hash, V: Pod> Entries<K, V> {
     /// Takes a map of `room` entries whose keys and values are known to be `K` and `V`.
     #[must_use]
     pub fn new(map: OwnedFd, room: u32) -> Self {
-        Self { map, room, types: PhantomData }
+        Self { map: Map::Kernel(map, PhantomData), room }
+    }
+
+    /// A map in memory.
+    #[cfg(test)]
+    pub(crate) fn in_memory(room: u32, evicts: bool) -> Self {
+        Self { map: Map::Memory(Table::new(room as usize, evicts)), room }
+    }
+
+    /// The map in memory that this is.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> &Table<K, V> {
+        match &self.map {
+            Map::Memory(table) => table,
+            Map::Kernel(..) => panic!("a kernel's map"),
+        }
     }
 
     /// Entries it can hold.
@@ -37,6 +62,10 @@ impl<K: Pod, V: Pod> Entries<K, V> {
 
     /// The value of a key.
     pub fn get(&self, key: &K) -> Result<Option<V>> {
+        #[cfg(test)]
+        if let Map::Memory(table) = &self.map {
+            return Ok(table.get(key));
+        }
         let mut value = V::zeroed();
         match self.element(bpf_cmd::BPF_MAP_LOOKUP_ELEM, key, &mut value, 0) {
             Ok(()) => Ok(Some(value)),
@@ -47,12 +76,22 @@ impl<K: Pod, V: Pod> Entries<K, V> {
 
     /// Writes an entry.
     pub fn set(&self, key: &K, mut value: V) -> Result<()> {
+        #[cfg(test)]
+        if let Map::Memory(table) = &self.map {
+            anyhow::ensure!(table.set(key, value), "no room");
+            return Ok(());
+        }
         self.element(bpf_cmd::BPF_MAP_UPDATE_ELEM, key, &mut value, 0)
             .context("cannot write an entry of a BPF map")
     }
 
     /// Deletes an entry; one that is gone already is as good.
     pub fn remove(&self, key: &K) -> Result<()> {
+        #[cfg(test)]
+        if let Map::Memory(table) = &self.map {
+            table.remove(key);
+            return Ok(());
+        }
         let mut none = V::zeroed();
         match self.element(bpf_cmd::BPF_MAP_DELETE_ELEM, key, &mut none, 0) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
@@ -65,6 +104,11 @@ impl<K: Pod, V: Pod> Entries<K, V> {
     /// Calls `each` with every entry. Entries made meanwhile may be missed, none is seen twice
     /// that stays in its bucket.
     pub fn for_each(&self, mut each: impl FnMut(&K, &V)) -> Result<()> {
+        #[cfg(test)]
+        if let Map::Memory(table) = &self.map {
+            table.for_each(&mut each);
+            return Ok(());
+        }
         let mut keys = vec![K::zeroed(); BATCH as usize];
         let mut values = vec![V::zeroed(); BATCH as usize];
         // The cursor is opaque and at most as large as a key, but at least four bytes.
@@ -73,7 +117,7 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         let mut room = BATCH;
         loop {
             let mut attr = zeroed();
-            attr.batch.map_fd = self.map.as_raw_fd() as u32;
+            attr.batch.map_fd = self.descriptor() as u32;
             let cursor_at = cursor.as_mut_ptr() as u64;
             let done;
             // SAFETY: the buffers hold `room` keys and values and outlive the call; the kernel
@@ -106,12 +150,20 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         }
     }
 
+    fn descriptor(&self) -> RawFd {
+        match &self.map {
+            Map::Kernel(map, _) => map.as_raw_fd(),
+            #[cfg(test)]
+            Map::Memory(_) => -1,
+        }
+    }
+
     fn element(&self, command: bpf_cmd, key: &K, value: &mut V, flags: u64) -> io::Result<()> {
         let mut attr = zeroed();
         // SAFETY: the variant used by these commands; the kernel reads one key and reads or
         // writes one value of the sizes the map was made with, which are `K`'s and `V`'s.
         unsafe {
-            attr.__bindgen_anon_2.map_fd = self.map.as_raw_fd() as u32;
+            attr.__bindgen_anon_2.map_fd = self.descriptor() as u32;
             attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
             attr.__bindgen_anon_2.__bindgen_anon_1.value = std::ptr::from_mut(value) as u64;
             attr.__bindgen_anon_2.flags = flags;

@@ -8,6 +8,9 @@ use std::ptr::NonNull;
 use anyhow::{Context, Result};
 use bytemuck::Pod;
 
+#[cfg(test)]
+use super::memory::History;
+
 /// A `BPF_F_MMAPABLE` array of `T`.
 ///
 /// Elements are read and written volatile, each aligned 8-byte word of them in one access. The
@@ -18,6 +21,8 @@ pub struct Mapped<T> {
     count: u32,
     bytes: usize,
     element: PhantomData<T>,
+    #[cfg(test)]
+    history: History,
 }
 
 // SAFETY: the mapping lives as long as the value, and all access is volatile word by word; who
@@ -32,23 +37,33 @@ impl<T: Pod> Mapped<T> {
         // Array elements are rounded up to 8 bytes, and are read and written by words.
         const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() >= 8) };
         let bytes = count as usize * size_of::<T>();
-        // SAFETY: a fresh shared mapping of a map we own; the kernel checks length and rights.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_fd().as_raw_fd(),
-                0,
-            )
-        };
+        Self::map(count, bytes, libc::MAP_SHARED, map.as_fd().as_raw_fd())
+    }
+
+    /// The same without a kernel's map behind it.
+    #[cfg(test)]
+    pub(crate) fn anonymous(count: u32) -> Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        Self::map(count, count as usize * size_of::<T>(), flags, -1)
+    }
+
+    fn map(count: u32, bytes: usize, flags: libc::c_int, map: libc::c_int) -> Result<Self> {
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh mapping of a map we own; the kernel checks length and rights.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, flags, map, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error())
                 .with_context(|| format!("cannot map {bytes} bytes of a BPF array"));
         }
         let start = NonNull::new(start.cast()).context("a BPF array was mapped at address 0")?;
-        Ok(Self { start, count, bytes, element: PhantomData })
+        Ok(Self {
+            start,
+            count,
+            bytes,
+            element: PhantomData,
+            #[cfg(test)]
+            history: History::default(),
+        })
     }
 
     /// Elements.
@@ -89,11 +104,40 @@ impl<T: Pod> Mapped<T> {
             format!("element {index} is past the end of a BPF array of {}", self.count)
         })?;
         let mut value = value;
+        #[cfg(test)]
+        self.note(index, value);
         for (i, word) in words_mut(&mut value).iter().enumerate() {
             // SAFETY: within the element, and aligned, as the element is.
             unsafe { at.cast::<u64>().add(i).write_volatile(*word) };
         }
         Ok(())
+    }
+
+    /// Notes what words an element had before those of a store that differ.
+    #[cfg(test)]
+    fn note(&self, index: u32, mut value: T) {
+        let Some(mut before) = self.get(index) else { return };
+        let (before, value) = (words_mut(&mut before), words_mut(&mut value));
+        for (i, (old, new)) in before.iter().zip(value.iter()).enumerate() {
+            if old != new {
+                self.history.note(index * value.len() as u32 + i as u32, *old);
+            }
+        }
+    }
+
+    /// A word of an element, as it was when the store of this position was the newest.
+    #[cfg(test)]
+    pub(crate) fn word_at(&self, index: u32, word: u32, position: u64) -> Option<u64> {
+        let words = (size_of::<T>() / 8) as u32;
+        let mut value = self.get(index)?;
+        let now = words_mut(&mut value).get(word as usize).copied()?;
+        Some(self.history.at(index * words + word, position, now))
+    }
+
+    /// Nobody reads what was here before any more.
+    #[cfg(test)]
+    pub(crate) fn forget_history(&self) {
+        self.history.forget();
     }
 
     fn at(&self, index: u32) -> Option<*mut T> {

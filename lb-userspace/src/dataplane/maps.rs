@@ -82,6 +82,43 @@ impl LiveMaps {
         self.features.store(features, Ordering::Relaxed);
     }
 
+    /// Maps without a kernel: for one processor, with room for so many flows and NAT entries.
+    #[cfg(test)]
+    pub(crate) fn in_memory(settings: Settings, flows: u32, nat: u32) -> Result<Self> {
+        let rows = settings.backend_rows;
+        Ok(Self {
+            features: AtomicU32::new(settings.features),
+            settings,
+            services: Mapped::anonymous(settings.service_mask + 1)?,
+            tables: Mapped::anonymous(1 << 16)?,
+            marks: Mapped::anonymous((1 << 16) / 8)?,
+            words: Mapped::anonymous(rows)?,
+            ports: Mapped::anonymous(rows)?,
+            servers: Mapped::anonymous(1 << 14)?,
+            spare: Mapped::anonymous(64 * lb_common::abi::SPARES / 4)?,
+            flows: Entries::in_memory(flows, true),
+            nat: Entries::in_memory(nat, false),
+            prefixes: Entries::in_memory(64, false),
+            sources: Entries::in_memory(64, false),
+            rates: Entries::in_memory(64, true),
+            server_ids: Entries::in_memory(1024, false),
+            devices: Entries::in_memory(64, false),
+            traffic: Mapped::anonymous(rows)?,
+            new_flows: Mapped::anonymous(rows)?,
+            counters: Mapped::anonymous(ROW)?,
+        })
+    }
+
+    /// Nobody reads what was in the arrays before any more.
+    #[cfg(test)]
+    pub(crate) fn forget_history(&self) {
+        self.services.forget_history();
+        for array in [&self.tables, &self.marks, &self.words, &self.ports, &self.spare] {
+            array.forget_history();
+        }
+        self.servers.forget_history();
+    }
+
     /// Packets and bytes sent to a backend row, all processors together.
     #[must_use]
     pub fn traffic(&self, row: u32) -> Traffic {
@@ -128,7 +165,10 @@ fn array<T: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>> {
     Mapped::new(data.fd(), info.max_entries()).with_context(|| format!("map {name}"))
 }
 
-fn entries<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Entries<K, V>> {
+fn entries<K: Pod + Eq + std::hash::Hash, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> Result<Entries<K, V>> {
     let data = data(ebpf, name)?;
     let info = data.info().with_context(|| format!("map {name}"))?;
     let (key, value) = (info.key_size() as usize, info.value_size() as usize);

@@ -16,6 +16,8 @@ pub mod lists;
 pub mod load;
 pub mod mapped;
 pub mod maps;
+#[cfg(test)]
+pub(crate) mod memory;
 mod object;
 mod private_fs;
 pub mod regions;

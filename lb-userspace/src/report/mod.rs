@@ -58,6 +58,9 @@ pub struct Service {
     pub marked_slots: u32,
     /// Slots whose previous owner still counts, as their change is fresh.
     pub shadowed_slots: u32,
+    /// Recorded flows that packets would have missed, since the start: anything but 0 is a bug.
+    #[serde(default)]
+    pub coverage_violations: u64,
     pub backends_serving: u32,
     pub backends_total: u32,
     pub packets: u64,
@@ -339,6 +342,7 @@ pub(crate) fn sample() -> Status {
             table_slots: 16_381,
             marked_slots: 0,
             shadowed_slots: 0,
+            coverage_violations: 0,
             backends_serving: 1,
             backends_total: 3,
             packets: 81_234,
