@@ -15,7 +15,7 @@ use crate::world::{Feature, OUR_MAC, TCP, UDP, VIP4, VIP6, Way, World, nat_addre
 
 /// Bytes quoted behind the IP header: what there must be at least; up to a TCP checksum, without
 /// and with it; all. (Of half a checksum nothing is changed.)
-const QUOTED: [usize; 5] = [8, 16, 18, 20, 60];
+const QUOTED: [usize; 5] = [8, 16, 18, 20, 40];
 
 /// "Too big", of either family.
 fn error(from: IpAddr, to: IpAddr, hops: u8, quote: &[u8]) -> Vec<u8> {
