@@ -332,7 +332,9 @@ fn serve<I: Family, M: Maps, F: Frame>(
     if features & FEATURE_FILTERS != 0 && service.is(SERVICE_ALLOW | SERVICE_BLOCK | SERVICE_RATE) {
         filter::check(maps, service, flow)?;
     }
-    let named = if features & FEATURE_QUIC != 0 && service.is(SERVICE_QUIC) && !flow.is_tcp() {
+    // A fragment is no datagram: its bytes may look like any header.
+    let is_datagram = !flow.is_tcp() && flow.tcp_flags != Flow::ASIDE;
+    let named = if features & FEATURE_QUIC != 0 && service.is(SERVICE_QUIC) && is_datagram {
         by_server_id::<I, M, F>(maps, frame, service, flow)
     } else {
         UNNAMED

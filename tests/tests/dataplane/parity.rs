@@ -9,7 +9,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lb_common::abi::{FlowEntry, IFINDEX_INGRESS, IFINDEX_LOCAL, NatEntry, STATE_REPLY};
+use lb_common::abi::{
+    FlowEntry, IFINDEX_INGRESS, IFINDEX_LOCAL, NatEntry, STATE_REPLY, TOUCH_SECONDS,
+};
 use lb_common::frame::HostFrame;
 use lb_common::nat::other_key;
 use lb_common::path::{self, Sent};
@@ -225,11 +227,13 @@ impl Both {
     }
 }
 
-/// The two sides may see different seconds.
+/// The two sides may see different seconds, in the later of which the time is due to be written.
+const APART: u32 = TOUCH_SECONDS + 1;
+
 fn same_nat(kernel: Option<NatEntry>, host: Option<NatEntry>) -> bool {
     match (kernel, host) {
         (Some(kernel), Some(host)) => {
-            kernel.last_seen.abs_diff(host.last_seen) <= 1
+            kernel.last_seen.abs_diff(host.last_seen) <= APART
                 && NatEntry { last_seen: host.last_seen, ..kernel } == host
         }
         (kernel, host) => kernel.is_none() && host.is_none(),
@@ -239,7 +243,7 @@ fn same_nat(kernel: Option<NatEntry>, host: Option<NatEntry>) -> bool {
 fn same_flow(kernel: Option<FlowEntry>, host: Option<FlowEntry>) -> bool {
     match (kernel, host) {
         (Some(kernel), Some(host)) => {
-            kernel.last_seen.abs_diff(host.last_seen) <= 1
+            kernel.last_seen.abs_diff(host.last_seen) <= APART
                 && FlowEntry { last_seen: host.last_seen, ..kernel } == host
         }
         (kernel, host) => kernel.is_none() && host.is_none(),

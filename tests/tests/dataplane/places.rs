@@ -25,6 +25,7 @@ pub(crate) const MSS: u16 = 1200;
 /// QUIC: the configuration of connection ids, and how long a server id is.
 pub(crate) const QUIC_CONFIG: u8 = 3;
 pub(crate) const SERVER_ID: usize = 4;
+const QUIC: u32 = quic::config(QUIC_CONFIG as u32, SERVER_ID as u32);
 
 /// The server id of a backend.
 pub(crate) fn server_id(index: usize) -> [u8; SERVER_ID] {
@@ -86,7 +87,7 @@ fn listen_at(world: &mut World, vip: IpAddr, feature: Feature, flags: u32, group
     let record = ServiceRecord {
         flags: flags | nat_flag(group.way, feature),
         mss: u32::from(MSS),
-        quic: quic::config(u32::from(QUIC_CONFIG), SERVER_ID as u32),
+        quic: QUIC,
         // No more come, however long a test runs.
         rate: 0,
         burst: 3,
@@ -99,12 +100,17 @@ fn listen_at(world: &mut World, vip: IpAddr, feature: Feature, flags: u32, group
         maps.sources.set(&prefix_key(number, allowed(vip.is_ipv6())), 1).unwrap();
     }
     if feature == Feature::Quic {
-        for index in 0..3 {
-            let [a, b, c, d] = server_id(index);
-            let id = u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
-            let key = ServerIdKey { service: number, padding: 0, id };
-            maps.server_ids.set(&key, group.row(index)).unwrap();
-        }
+        name_servers(world, number, &group);
+    }
+}
+
+/// The backends of a service have QUIC server ids.
+fn name_servers(world: &World, service: u32, group: &Group) {
+    for index in 0..3 {
+        let [a, b, c, d] = server_id(index);
+        let id = u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
+        let key = ServerIdKey { service, padding: 0, id };
+        world.rig.maps.server_ids.set(&key, group.row(index)).unwrap();
     }
 }
 
@@ -139,14 +145,17 @@ fn fragments(world: &mut World, six: bool, group: &Group) {
         let policy = if by_source { SERVICE_HASH_SOURCE } else { SERVICE_HASH_ADDRESSES };
         let feature = if by_source { Feature::HashSource } else { Feature::HashAddresses };
         let record = ServiceRecord {
-            flags: policy | nat_flag(group.way, feature),
+            // Connection ids are no reason to look into fragments.
+            flags: policy | nat_flag(group.way, feature) | SERVICE_QUIC,
+            quic: QUIC,
             ..ServiceRecord::zeroed()
         };
         let of = |protocol| {
             [Key::exact(vip, FRAGMENT_PORT, protocol), Key::fragments(Prefix::host(vip), protocol)]
         };
         let keys = [of(TCP), of(UDP)].concat();
-        world.listen(&keys, &Group { feature, ..group.clone() }, record);
+        let number = world.listen(&keys, &Group { feature, ..group.clone() }, record);
+        name_servers(world, number, group);
         world.address(Prefix::host(vip), ADDRESS_VIP, 0);
     }
 }

@@ -4,13 +4,17 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::verdict::Event;
+use lb_common::abi::{ADDRESS_NAT, ADDRESS_VIP, Server};
+use lb_common::verdict::{Event, Verdict};
+use lb_userspace::config::model::Prefix;
+use lb_userspace::dataplane::services::address;
 
 use crate::checks::Expect::Sent;
 use crate::checks::Row;
 use crate::decode::{Decoded, Tunnel, untagged};
+use crate::errors::every_kind;
 use crate::frames::*;
-use crate::places::{QUIC_CONFIG, server_id};
+use crate::places::{FRAGMENT_PORT, QUIC_CONFIG, fragment_vip, server_id};
 use crate::rig::{End, Sizes};
 use crate::world::{Feature, TCP, UDP, VIP4, VIP6, Way, World, port};
 
@@ -156,4 +160,64 @@ fn connections_outlast_a_change_of_mode() {
             world.rig.maps.words.set(row, word).unwrap();
         }
     }
+}
+
+/// A VIP may be NAT's own address, and a service's port among those that NAT hands out: a
+/// backend's answer is one, whatever server id its payload seems to have.
+#[test]
+fn an_answer_to_a_vip_is_no_clients_datagram() {
+    let of_service = port(Feature::Quic, Way::Nat);
+    let mut world = World::new(Sizes { nat_ports: (of_service, of_service), ..Sizes::default() });
+    for vip in [VIP4, VIP6] {
+        let to = SocketAddr::new(vip, of_service);
+        world.address(Prefix::host(vip), ADDRESS_VIP | ADDRESS_NAT, 0);
+        let group = world.service(to, UDP).group.clone();
+        for (index, server) in group.servers.iter().enumerate() {
+            let id = group.at * 3 + index as u32;
+            world.rig.maps.servers.set(id, Server { source: address(vip), ..*server }).unwrap();
+        }
+        let asked = frame(&FROM_CLIENT, client(to, 55_000), to, UDP, 0, b"Initial");
+        let got = Decoded::of(&untagged(&world.rig.run(&asked).frame));
+        assert_eq!(got.source(), to, "from the VIP, by the port of the service");
+        for named in 0..3 {
+            let (from, payload) = (got.destination(), short_header(named));
+            let answer = frame(&FROM_CLIENT, from, to, UDP, 0, &payload);
+            let out = world.rig.run(&answer);
+            assert_eq!(out.end, End::Verdict(Verdict::NatReply));
+            assert_eq!(Decoded::of(&out.frame).destination(), client(to, 55_000));
+        }
+    }
+}
+
+/// Fragments go where whole packets of their addresses, or of their source, go.
+#[test]
+fn fragments_go_where_whole_packets_go() {
+    let mut world = World::new(Sizes::default());
+    for way in Way::ALL.into_iter().filter(|way| *way != Way::Nat) {
+        for (six, protocol, from) in every_kind() {
+            for by_source in [false, true] {
+                let to = SocketAddr::new(fragment_vip(six, way, by_source), FRAGMENT_PORT);
+                let flow = world.rig.run(&opening(to, from, protocol)).end;
+                assert!(matches!(flow, End::Backend(_)));
+                let whole = frame(&FROM_CLIENT, client(to, from), to, protocol, ACK, &[0x66; 84]);
+                for piece in fragments(&whole, 0x0707) {
+                    assert_eq!(world.rig.run(&piece).end, flow, "{way:?} to {to}");
+                    for index in 0..3 {
+                        let end = world.rig.run(&as_quic(piece.clone(), index)).end;
+                        assert_eq!(end, flow, "{way:?} to {to}: as QUIC");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a datagram would have its length and the header of QUIC with a server's id, the fragment
+/// has these bytes.
+fn as_quic(fragment: Vec<u8>, index: usize) -> Vec<u8> {
+    let at = transport(&fragment);
+    if fragment.len() < at + 24 {
+        return fragment;
+    }
+    edit(edit(fragment, at + 4, &[1, 0]), at + 8, &short_header(index)[..16])
 }

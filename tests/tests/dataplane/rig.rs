@@ -64,9 +64,11 @@ pub(crate) struct Outcome {
 pub(crate) struct Rig {
     loaded: Loaded,
     pub(crate) maps: Arc<LiveMaps>,
-    /// Bytes of metadata before each packet; a multiple of four. Less after the first packet, if the
-    /// kernel takes less.
+    /// Bytes of metadata before the next packet; a multiple of four. Becomes less if the kernel
+    /// takes less.
     pub(crate) poison: usize,
+    /// The most that the kernel takes, as far as is known.
+    most_poison: usize,
     /// Packets run so far.
     pub(crate) received: u64,
     buffer: Vec<u8>,
@@ -133,7 +135,14 @@ impl Rig {
         };
         let loaded = load(&node, SEED, 1500, false, sizes.features).expect("the program loads");
         let maps = Arc::clone(&loaded.maps);
-        Self { loaded, maps, poison: MOST_POISON, received: 0, buffer: Vec::new() }
+        Self {
+            loaded,
+            maps,
+            poison: MOST_POISON,
+            most_poison: HEADROOM,
+            received: 0,
+            buffer: Vec::new(),
+        }
     }
 
     pub(crate) fn verified_instructions(&self) -> Option<u32> {
@@ -142,11 +151,12 @@ impl Rig {
 
     /// Runs one packet; the frame as it left, and the action.
     pub(crate) fn send(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
+        self.poison = self.poison.min(self.most_poison);
         let mut result = self.test_run(frame);
         let too_much = result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL));
         if too_much && self.poison > OLD_POISON {
             println!("this kernel takes {OLD_POISON} bytes of metadata, not {}", self.poison);
-            self.poison = OLD_POISON;
+            (self.poison, self.most_poison) = (OLD_POISON, OLD_POISON);
             result = self.test_run(frame);
         }
         let result =
