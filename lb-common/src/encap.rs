@@ -9,7 +9,10 @@
 
 use network_types::ip::IpProto;
 
-use crate::abi::{KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6, Server};
+use crate::abi::{
+    FEATURE_TUNNEL4, FEATURE_TUNNEL6, KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6, Server,
+    Settings,
+};
 use crate::checksum::{Difference, Sum};
 use crate::frame::Frame;
 use crate::ip::{Ip, TCP, UDP, V4, V6, ether_type};
@@ -74,39 +77,42 @@ pub trait Encapsulate: Ip {
 /// flow's: source port, flow label and source address spread by it over paths and receive queues.
 ///
 /// The frame was decoded as of family `I`, has a hop left and, with [`overhead`], fits into the
-/// server's MTU. `None`: there is no room in front, or the server is reached by no tunnel; the
-/// packet is spoilt then.
+/// server's MTU. `None`: there is no room in front, or the server is reached by no tunnel that
+/// the settings' features have; the packet is spoilt then.
 #[inline(always)]
 #[must_use]
 pub fn encapsulate<I: Encapsulate, F: Frame>(
     frame: &mut F,
     server: &Server,
     hash: u64,
-    gue_port: u32,
+    settings: &Settings,
 ) -> Option<()> {
+    // Constants to the verifier: the arms that nobody uses are pruned.
+    let over4 = settings.features & FEATURE_TUNNEL4 != 0;
+    let over6 = settings.features & FEATURE_TUNNEL6 != 0;
     let inner = I::enter(frame.packet())?;
     let outer = Outer { server, hash, inner };
     match server.kind {
-        KIND_IPIP4 => {
+        KIND_IPIP4 if over4 => {
             let head = push::<F, KIND_IPIP4>(frame)?.head::<34>()?;
             outer.ipv4(head, I::PROTOCOL, inner.length);
         }
-        KIND_IPIP6 => {
+        KIND_IPIP6 if over6 => {
             let head = push::<F, KIND_IPIP6>(frame)?.head::<54>()?;
             outer.ipv6(head, I::PROTOCOL, inner.length);
         }
-        KIND_GUE4 => {
+        KIND_GUE4 if over4 => {
             let head = push::<F, KIND_GUE4>(frame)?.head::<42>()?;
-            let udp = outer.udp(gue_port);
+            let udp = outer.udp(settings.gue_port);
             head.set_word32::<34>(udp.ports);
             // No checksum: the inner ones do (RFC 768).
             head.set_word32::<38>(udp.length_and_zero());
             outer.ipv4(head, UDP, udp.length);
         }
-        KIND_GUE6 => {
+        KIND_GUE6 if over6 => {
             let sum = I::sum(frame.packet());
             let head = push::<F, KIND_GUE6>(frame)?.head::<62>()?;
-            let udp = outer.udp(gue_port);
+            let udp = outer.udp(settings.gue_port);
             head.set_word32::<54>(udp.ports);
             head.set_word32::<58>(udp.length_and_zero());
             if let Some(sum) = sum {

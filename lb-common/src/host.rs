@@ -1,5 +1,5 @@
-//! The maps in memory, for this crate's tests: what the kernel's maps do, and on demand what
-//! they do at their limits (no room for a flow, a full NAT table).
+//! The maps in memory, for this crate's tests and the fuzz targets: what the kernel's maps do, and
+//! on demand what they do at their limits (no room for a flow, a full NAT table).
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
@@ -187,6 +187,17 @@ impl HostMaps {
                 record.flags = ADDRESS_VIP | ADDRESS_NAT;
             }
         }
+    }
+
+    /// Forgets all that packets have left: entries, rates, counts.
+    pub(crate) fn forget(&mut self) {
+        self.flows.get_mut().clear();
+        self.rates.get_mut().clear();
+        self.nat.get_mut().clear();
+        self.removed.get_mut().clear();
+        self.sent.get_mut().clear();
+        self.new_flows.get_mut().clear();
+        self.events.get_mut().clear();
     }
 
     pub(crate) fn set_word(&self, index: u32, word: Word) {

@@ -118,13 +118,17 @@ pub fn error<I: Translate + Icmp, M: Maps>(
         ethernet(packet, &entry.ethernet).ok_or(Verdict::DropInternal)?;
         return Ok(Sent { ifindex: entry.ifindex, row: Sent::TO_CLIENT, vlan: entry.vlan });
     }
-    let word = maps.word(entry.row).ok_or(Verdict::DropInternal)?;
-    let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
-    if server.ifindex == 0 {
-        return Err(Verdict::DropNoNextHop);
-    }
+    let server = server_of(maps, entry)?;
     ethernet(packet, &server.ethernet).ok_or(Verdict::DropInternal)?;
     Ok(Sent { ifindex: server.ifindex, row: entry.row, vlan: server.vlan })
+}
+
+/// The server of a connection's backend, if the way to it is known.
+#[inline(always)]
+pub fn server_of<'m, M: Maps>(maps: &'m M, entry: &NatEntry) -> Result<&'m Server, Verdict> {
+    let word = maps.word(entry.row).ok_or(Verdict::DropInternal)?;
+    let server = maps.server(word.server()).ok_or(Verdict::DropInternal)?;
+    if server.ifindex == 0 { Err(Verdict::DropNoNextHop) } else { Ok(server) }
 }
 
 /// The connection that a backend's packet belongs to, if any.
@@ -307,11 +311,11 @@ fn establish<M: Maps, F: Frame>(
 }
 
 /// Closes a flow's connection if its backend is gone. Whether it has a good one: another
-/// processor may have opened it anew just now.
+/// processor may have opened it anew just now. Or whether it is no client's but a backend's.
 #[inline(never)]
 pub fn close_void<M: Maps>(maps: &M, flow: &Flow) -> bool {
     let Some(slot) = maps.nat(&flow.key) else { return false };
-    if is_usable(maps, flow, slot.entry()) {
+    if is_usable(maps, flow, slot.entry()) || slot.entry().state & STATE_REPLY != 0 {
         return true;
     }
     maps.count(Event::NatVoid);

@@ -4,10 +4,10 @@
 //! under `lb explain`, and in the tests, on the same bytes.
 
 use crate::abi::{
-    ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FEATURE_TUNNEL4,
-    FEATURE_TUNNEL6, FlowKey, IFINDEX_LOCAL, KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW,
-    SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT,
-    SERVICE_QUIC, SERVICE_RATE, Server, ServerIdKey, split_ports,
+    ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FlowKey, IFINDEX_LOCAL,
+    KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES,
+    SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, STATE_REPLY, Server,
+    ServerIdKey, split_ports,
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
@@ -142,7 +142,7 @@ const IFINDEX_BITS: u32 = (1 << 28) - 1;
 /// Counts backends and events; the caller counts the verdict, [`Verdict::NatReply`] included. A
 /// verdict of kind `Send` is an answer to the sender, which leaves where the packet came.
 pub fn run<M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> Result<Sent, Verdict> {
-    from_word(run_by(frame, ingress, |part, frame, argument| match part {
+    from_word(run_by(maps, frame, ingress, |part, frame, argument| match part {
         Part::Balance4 => balance::<V4, M, F>(maps, frame, argument),
         Part::Balance6 => balance::<V6, M, F>(maps, frame, argument),
         Part::Ping4 => ping::<V4, M, F>(maps, frame),
@@ -181,7 +181,8 @@ pub enum Part {
 /// Verifier: words from end to end, as the compiler keeps the unused half of a `Result` in a
 /// register that it never wrote ("R0 !read_ok").
 #[inline(always)]
-pub fn run_by<F: Frame>(
+pub fn run_by<M: Maps, F: Frame>(
+    maps: &M,
     frame: &mut F,
     ingress: u32,
     part: impl Fn(Part, &mut F, u64) -> u64,
@@ -190,8 +191,9 @@ pub fn run_by<F: Frame>(
         Ok(tag) => tag,
         Err(verdict) => return verdict_word(verdict),
     };
+    let bytes = frame.packet().len() as u64;
     let arrival = Arrival { ifindex: ingress, vlan: vlan::id(tag) };
-    let mut end = match which(frame.packet()) {
+    let end = match which(frame.packet()) {
         Ok(which) => {
             let end = part(which, frame, arrival.word());
             let is_v4 = matches!(which, Part::Balance4 | Part::Quoted4);
@@ -203,8 +205,20 @@ pub fn run_by<F: Frame>(
         }
         Err(verdict) => verdict_word(verdict),
     };
+    leave(maps, frame, end, tag, bytes)
+}
+
+/// The end of the path: the tag goes on, and what was sent is counted. Only now, as what could
+/// not be tagged is not sent. A function of its own: its stack is not that of the parts' caller.
+#[inline(never)]
+fn leave<M: Maps, F: Frame>(maps: &M, frame: &mut F, end: u64, tag: u32, bytes: u64) -> u64 {
     if vlan::push(frame, leaves_with(end, tag)).is_none() {
-        end = verdict_word(Verdict::DropInternal);
+        return verdict_word(Verdict::DropInternal);
+    }
+    if let Ok(sent) = from_word(end)
+        && sent.row != Sent::TO_CLIENT
+    {
+        maps.count_sent(sent.row, bytes);
     }
     end
 }
@@ -279,7 +293,6 @@ fn balanced<I: Family, M: Maps, F: Frame>(
     arrival: Arrival,
 ) -> Result<Sent, Stop> {
     let mut flow = Flow::NONE;
-    let bytes = frame.packet().len() as u64;
     let service = match I::decode(frame.packet(), &mut flow) {
         Ok(()) => find_service::<I, M>(maps, &flow),
         Err(Odd::Unaddressed) => return Err(Verdict::PassBadHeader.into()),
@@ -301,7 +314,6 @@ fn balanced<I: Family, M: Maps, F: Frame>(
         return not_for_a_service::<I, M, F>(maps, frame, &flow);
     };
     if let Some(sent) = serve::<I, M, F>(maps, frame, &service, &mut flow, arrival)? {
-        maps.count_sent(sent.row, bytes);
         return Ok(sent);
     }
     not_for_a_service::<I, M, F>(maps, frame, &flow)
@@ -346,9 +358,19 @@ fn serve<I: Family, M: Maps, F: Frame>(
         if let Some(hash) = to_open
             && !nat::close_void(maps, flow)
         {
+            // In a service whose mode changes `choose` may not have asked.
+            if !flow.opens() {
+                return Err(Verdict::DropNatNoConnection.into());
+            }
             nat::open(maps, frame, flow, hash, row, arrival)?;
         }
         let slot = maps.nat(&flow.key).ok_or(Verdict::DropInternal)?;
+        if slot.entry().state & STATE_REPLY != 0 {
+            return Ok(None);
+        }
+        // Whoever opened it may have chosen another backend.
+        let same = slot.entry().row == row;
+        let server = if same { server } else { nat::server_of(maps, slot.entry())? };
         let sent = nat::forward::<I, M>(maps, frame.packet(), slot, server, flow, arrival)?;
         return Ok(Some(sent));
     }
@@ -398,19 +420,13 @@ fn hand_over<I: Family, M: Maps, F: Frame>(
     server: &Server,
     hash: u64,
 ) -> Result<(), Verdict> {
-    let settings = maps.settings();
     if server.ifindex == IFINDEX_LOCAL {
         return Ok(());
     }
     if server.kind == KIND_DSR {
         return ethernet(frame.packet(), &server.ethernet).ok_or(Verdict::DropInternal);
     }
-    // An odd kind goes over IPv6.
-    let tunnel = if server.kind & 1 == 0 { FEATURE_TUNNEL4 } else { FEATURE_TUNNEL6 };
-    if settings.features & tunnel == 0 {
-        return Err(Verdict::DropInternal);
-    }
-    encapsulate::<I, F>(frame, server, hash, settings.gue_port).ok_or(Verdict::DropInternal)
+    encapsulate::<I, F>(frame, server, hash, &maps.settings()).ok_or(Verdict::DropInternal)
 }
 
 /// No backend is named. A number, as the compiler leaves the rest of a `None` unwritten and puts
@@ -544,16 +560,11 @@ fn follow_quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Resul
         _ => Verdict::DropIcmpNoFlow,
     };
     flow = icmp::quoted::<I>(frame.packet()).ok_or(unknown)?;
-    let bytes = frame.packet().len() as u64;
     if maps.settings().features & FEATURE_NAT != 0 {
         maps.count(Event::NatLookup);
         if let Some(slot) = maps.nat(&flow.key) {
             maps.count(Event::Quoted);
-            let sent = nat::error::<I, M>(maps, frame.packet(), slot)?;
-            if sent.row != Sent::TO_CLIENT {
-                maps.count_sent(sent.row, bytes);
-            }
-            return Ok(sent);
+            return Ok(nat::error::<I, M>(maps, frame.packet(), slot)?);
         }
     }
     let service = find_service::<I, M>(maps, &flow).ok_or(unknown)?;
@@ -566,7 +577,6 @@ fn follow_quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Resul
     obstacle::<I, F>(frame, server, flow.length)?;
     hand_over::<I, M, F>(maps, frame, server, hash)?;
     maps.count(Event::Quoted);
-    maps.count_sent(picked.row, bytes);
     Ok(Sent { ifindex: server.ifindex, row: picked.row, vlan: server.vlan })
 }
 
@@ -609,8 +619,9 @@ fn reply<I: Family, M: Maps, F: Frame>(
     Ok(nat::back::<I, M>(maps, frame.packet(), slot, flow)?)
 }
 
-/// Clamps the segment size that a backend announces, if its service wants it.
-#[inline(never)]
+/// Clamps the segment size that a backend announces, if its service wants it. Verifier: inlined, as
+/// by a function in between the "combined stack size of 5 calls is 528. Too large".
+#[inline(always)]
 fn clamp_reply<I: Family, M: Maps>(maps: &M, packet: Packet<'_>, slot: NatSlot<'_>, flow: &Flow) {
     let entry = slot.entry();
     let (vip_port, _) = split_ports(entry.ports);

@@ -1,9 +1,12 @@
 //! Packets for this crate's tests, made and judged by `etherparse`, which knows none of our code.
 
+use bytemuck::Zeroable;
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions,
     Ipv6FragmentHeader, Ipv6Header, PacketBuilder,
 };
+
+use crate::abi::{FEATURES_ALL, Settings};
 
 /// What is in an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,4 +118,9 @@ pub(crate) fn whole_checksum(texts: &[&[u8]]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+/// Settings with all features; GUE on its usual port.
+pub(crate) fn settings() -> Settings {
+    Settings { gue_port: 6080, features: FEATURES_ALL, ..Settings::zeroed() }
 }

@@ -29,16 +29,17 @@ use crate::frame::XdpFrame;
 pub(crate) fn holdfast(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame(ctx.ctx);
     let ingress = frame.ingress();
-    let end = path::run_by(&mut frame, ingress, |part, frame, argument| match part {
-        Part::Balance4 => parts::balance4(frame.0, argument),
-        Part::Balance6 => parts::balance6(frame.0, argument),
-        Part::Ping4 => parts::ping4(frame.0),
-        Part::Ping6 => parts::ping6(frame.0),
-        Part::Quoted4 => parts::quoted4(frame.0),
-        Part::Quoted6 => parts::quoted6(frame.0),
-        Part::Tell4 => parts::tell4(frame.0, argument),
-        Part::Tell6 => parts::tell6(frame.0, argument),
-    });
+    let end =
+        path::run_by(&maps::KernelMaps, &mut frame, ingress, |part, frame, argument| match part {
+            Part::Balance4 => parts::balance4(frame.0, argument),
+            Part::Balance6 => parts::balance6(frame.0, argument),
+            Part::Ping4 => parts::ping4(frame.0),
+            Part::Ping6 => parts::ping6(frame.0),
+            Part::Quoted4 => parts::quoted4(frame.0),
+            Part::Quoted6 => parts::quoted6(frame.0),
+            Part::Tell4 => parts::tell4(frame.0, argument),
+            Part::Tell6 => parts::tell6(frame.0, argument),
+        });
     match path::from_word(end) {
         Ok(sent) => send::send(sent, ingress),
         Err(verdict) => {

@@ -1,9 +1,10 @@
-//! `cargo xtask …`: set-up, diagnosis, lab, demo and tests, one command each.
+//! `cargo xtask …`: set-up, diagnosis, lab, demo, tests and fuzzing, one command each.
 //!
 //! Builds without the eBPF toolchain, so that it can install it.
 
 mod demo;
 mod doctor;
+mod fuzz;
 mod kernels;
 mod lab;
 mod product;
@@ -52,6 +53,8 @@ enum Task {
     Test,
     /// Packet fixtures on the oldest supported and the newest packaged kernel, each in an emulated machine
     Kernels(kernels::Options),
+    /// Feed the packet path generated packets and check what must always hold
+    Fuzz(fuzz::Fuzz),
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Task::Demo { output, lb } => demo::run(output, lb),
         Task::Test => test::run(),
         Task::Kernels(options) => kernels::run(&options),
+        Task::Fuzz(args) => fuzz::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

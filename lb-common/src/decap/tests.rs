@@ -345,8 +345,8 @@ fn our_own_tunnels_are_opened() {
                 sample.traffic_class = 0xb9;
                 let mut frame = HostFrame::new(&sample.frame());
                 match family {
-                    4 => encapsulate::<V4, _>(&mut frame, &server, 77, u32::from(PORT)),
-                    _ => encapsulate::<V6, _>(&mut frame, &server, 77, u32::from(PORT)),
+                    4 => encapsulate::<V4, _>(&mut frame, &server, 77, &crate::samples::settings()),
+                    _ => encapsulate::<V6, _>(&mut frame, &server, 77, &crate::samples::settings()),
                 }
                 .unwrap();
                 assert_eq!(run(&Sources, &mut frame), Verdict::PassDecapsulated);

@@ -41,8 +41,8 @@ fn sent(sample: &Sample, kind: u32, hash: u64) -> Vec<u8> {
     let mut frame = HostFrame::new(&sample.frame());
     let server = server(kind);
     let done = match sample.family {
-        4 => encapsulate::<V4, _>(&mut frame, &server, hash, PORT),
-        _ => encapsulate::<V6, _>(&mut frame, &server, hash, PORT),
+        4 => encapsulate::<V4, _>(&mut frame, &server, hash, &crate::samples::settings()),
+        _ => encapsulate::<V6, _>(&mut frame, &server, hash, &crate::samples::settings()),
     };
     done.unwrap();
     frame.bytes().to_vec()
@@ -177,8 +177,12 @@ fn what_lies_behind_a_datagram_has_no_checksum_to_vouch_for_it() {
         frame[at..at + 2].copy_from_slice(&length.to_be_bytes());
         let mut frame = HostFrame::new(&frame);
         let done = match family {
-            4 => encapsulate::<V4, _>(&mut frame, &server(KIND_GUE6), 7, PORT),
-            _ => encapsulate::<V6, _>(&mut frame, &server(KIND_GUE6), 7, PORT),
+            4 => {
+                encapsulate::<V4, _>(&mut frame, &server(KIND_GUE6), 7, &crate::samples::settings())
+            }
+            _ => {
+                encapsulate::<V6, _>(&mut frame, &server(KIND_GUE6), 7, &crate::samples::settings())
+            }
         };
         done.unwrap();
         assert_eq!(frame.bytes()[60..62], [0, 0], "none, rather than a wrong one: {family}");
@@ -206,7 +210,7 @@ fn padding_stays_behind_the_packet() {
     let mut padded = sample.frame();
     padded.extend([0xee; 9]);
     let mut frame = HostFrame::new(&padded);
-    encapsulate::<V4, _>(&mut frame, &server(KIND_IPIP4), 7, PORT).unwrap();
+    encapsulate::<V4, _>(&mut frame, &server(KIND_IPIP4), 7, &crate::samples::settings()).unwrap();
     assert_eq!(frame.bytes()[..plain.len()], plain);
 }
 
@@ -229,11 +233,17 @@ fn what_is_no_tunnel_or_has_no_room_is_refused() {
     let bytes = Sample::new(4, Payload::Tcp).frame();
     for kind in [KIND_DSR, KIND_NAT, 6, u32::MAX] {
         let mut frame = HostFrame::new(&bytes);
-        assert!(encapsulate::<V4, _>(&mut frame, &server(kind), 7, PORT).is_none());
+        assert!(
+            encapsulate::<V4, _>(&mut frame, &server(kind), 7, &crate::samples::settings())
+                .is_none()
+        );
         assert_eq!(frame.bytes().len(), bytes.len());
     }
     let mut frame = HostFrame::new(&bytes);
     frame.move_head(-(HostFrame::HEADROOM as i32)).unwrap();
     frame.move_head(10).unwrap();
-    assert!(encapsulate::<V4, _>(&mut frame, &server(KIND_IPIP4), 7, PORT).is_none());
+    assert!(
+        encapsulate::<V4, _>(&mut frame, &server(KIND_IPIP4), 7, &crate::samples::settings())
+            .is_none()
+    );
 }

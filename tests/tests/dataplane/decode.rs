@@ -275,9 +275,18 @@ impl Tunnel {
 
 /// An untagged frame's IP packet, by its own length, and what is behind it.
 pub(crate) fn packet_and_trailer(frame: &[u8]) -> (&[u8], &[u8]) {
-    let at = |i: usize| usize::from(u16::from_be_bytes([frame[i], frame[i + 1]]));
-    let length = if frame[14] >> 4 == 4 { at(16) } else { 40 + at(18) };
-    frame[14..].split_at_checked(length).expect("the frame holds its packet")
+    try_packet(frame).unwrap_or_else(|| panic!("no whole IP packet: {frame:02x?}"))
+}
+
+/// `None` if the frame has no IP packet, or not all of it.
+pub(crate) fn try_packet(frame: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = |i: usize| Some(usize::from(u16::from_be_bytes([*frame.get(i)?, *frame.get(i + 1)?])));
+    let length = match frame.get(12..14)? {
+        [8, 0] => at(16)?,
+        [0x86, 0xdd] => 40 + at(18)?,
+        _ => return None,
+    };
+    frame[14..].split_at_checked(length)
 }
 
 /// One's-complement sum of a text, of which a checksum makes it all ones.

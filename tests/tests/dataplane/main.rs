@@ -7,12 +7,17 @@
 mod checks;
 mod decode;
 mod entries;
+mod errors;
 mod fixtures;
 mod frames;
+mod parity;
 mod places;
+mod policies;
 mod random;
 mod rig;
 mod rows;
 mod spread;
+mod states;
+mod traffic;
 mod verifier;
 mod world;

@@ -1,25 +1,28 @@
 //! The same code on the same maps and bytes: in the kernel, and on the host as `lb explain` runs
 //! it. Any difference is a fault of the compiler, of the program's edges, or of the daemon's view
-//! of the maps. Packets are the fixtures, random flows, and mutations of both; the words, marks
-//! and the flow table change under way.
+//! of the maps. Packets are the fixtures, whole and cut at every length, random flows, and
+//! mutations of all these; words, marks, shadows and the flow table change under way.
+//!
+//! The host's headroom is all `0xff`, the kernel's changes from packet to packet: zeroes, or
+//! `0xff` for as much as there are metadata.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use lb_common::abi::{STATE_REPLY, Word};
+use lb_common::abi::{FlowEntry, IFINDEX_INGRESS, IFINDEX_LOCAL, NatEntry, STATE_REPLY};
+use lb_common::frame::HostFrame;
 use lb_common::nat::other_key;
-use lb_common::packet::Packet;
 use lb_common::path::{self, Sent};
 use lb_common::verdict::{Event, Kind, Verdict};
 use lb_userspace::dataplane::view::View;
 
-use crate::decode::Decoded;
-use crate::frames::{ACK, FIN, FROM_CLIENT, Outside, RST, SYN, client, frame};
+use crate::checks::answer_to;
+use crate::decode::{Decoded, try_packet, untagged};
 use crate::random::{Random, packets};
-use crate::rig::{Action, Counters, INGRESS, Rig, Sizes};
+use crate::rig::{Action, Counters, INGRESS, MOST_POISON, Rig, Sizes};
 use crate::rows;
-use crate::world::{Health, Placed, TCP, World};
+use crate::traffic::{change, mutated, random_packet};
+use crate::world::{Way, World};
 
 /// Programs that random packets are run on, each with its share of them.
 const PROGRAMS: usize = 2;
@@ -30,9 +33,40 @@ const ERA: usize = 200;
 fn fixtures_are_the_same_on_the_host_and_in_the_kernel() {
     let mut both = Both::new(Sizes::default());
     for row in rows::all() {
-        both.run(&row.frame, &row.what);
+        let _ = both.run(&row.frame, &row.what);
     }
     both.assert_counted();
+    both.assert_paired();
+}
+
+#[test]
+fn fixtures_cut_at_every_length_are_the_same_and_go_nowhere() {
+    let mut both = Both::new(Sizes::default());
+    // Every so manieth length, where few packets were asked for.
+    let step = (500_000 / packets().max(1)).clamp(1, 50);
+    let mut cuts = 0;
+    for (number, row) in rows::all().into_iter().enumerate() {
+        let whole = &row.frame;
+        let trailer = whole.len() - end_of_packet(whole);
+        // Past a hundred bytes there is nothing but payload.
+        let most = (whole.len() - trailer).min(140);
+        for length in (14 + number % step..most).step_by(step) {
+            let end = both.run(&whole[..length], &row.what).0;
+            let kind = verdict_of(end).map(Verdict::kind);
+            let stays = matches!(kind, Some(Kind::Pass | Kind::Drop));
+            assert!(stays, "{}, cut to {length} bytes: {end:?}", row.what);
+            cuts += 1;
+        }
+    }
+    both.assert_counted();
+    println!("{cuts} cuts");
+}
+
+/// Where a frame's IP packet ends, if it has one that is whole.
+fn end_of_packet(frame: &[u8]) -> usize {
+    let plain = untagged(frame);
+    let trailer = try_packet(&plain).map_or(0, |(_, trailer)| trailer.len());
+    frame.len() - trailer
 }
 
 #[test]
@@ -52,59 +86,27 @@ fn compare(sizes: Sizes) {
     let mut answers: Vec<Vec<u8>> = Vec::new();
     for i in 0..packets() / PROGRAMS {
         if i % ERA == 0 {
-            both.change(&mut random);
+            change(&mut both.world, &mut random);
         }
+        both.world.rig.poison = 4 * random.below(MOST_POISON / 4 + 1);
         let whole = match random.below(10) {
-            0 => random.pick(&fixtures),
-            1 | 2 if !answers.is_empty() => random.pick(&answers),
-            _ => both.random_flow(&mut random),
+            0..3 => random.pick(&fixtures),
+            3 | 4 if !answers.is_empty() => random.pick(&answers),
+            _ => random_packet(&both.world, &mut random),
         };
         let mutate = random.one_in(4);
         let packet = if mutate { mutated(whole, &mut random) } else { whole };
-        let (sent, out) = both.run(&packet, "a random packet");
-        let to_backend = sent.is_some_and(|sent| sent.row != Sent::TO_CLIENT);
-        if !mutate && to_backend && packet[14..] != out[14..] {
-            remember(&mut answers, &out, &mut random);
+        let (end, out) = both.run(&packet, "a random packet");
+        if let Ok(sent) = end
+            && sent.row != Sent::TO_CLIENT
+            && !mutate
+        {
+            both.remember(&mut answers, sent.row, &out, &mut random);
         }
     }
     both.assert_counted();
     both.assert_paired();
     both.print();
-}
-
-/// Keeps a backend's answer to a packet it got, for later.
-fn remember(answers: &mut Vec<Vec<u8>>, got: &[u8], random: &mut Random) {
-    let got = Decoded::of(got);
-    let flags = random.pick(&[SYN | ACK, ACK, ACK, FIN, RST]);
-    let (from, to) = (got.destination(), got.source());
-    let answer = frame(&FROM_CLIENT, from, to, got.protocol(), flags, b"answer");
-    if answers.len() < 4096 {
-        answers.push(answer);
-    } else {
-        let at = random.below(answers.len());
-        answers[at] = answer;
-    }
-}
-
-/// Some bytes changed, cut off or added.
-fn mutated(mut packet: Vec<u8>, random: &mut Random) -> Vec<u8> {
-    match random.below(8) {
-        0 => packet.truncate(14 + random.below(packet.len() - 13)),
-        1 => packet.extend(std::iter::repeat_n(0xff, random.below(60))),
-        kind => {
-            // Mostly where headers lie.
-            let reach = if kind < 4 { packet.len() } else { packet.len().min(58) };
-            for _ in 0..=random.below(3) {
-                let at = 12 + random.below(reach - 12);
-                packet[at] = match random.below(3) {
-                    0 => packet[at] ^ 1 << random.below(8),
-                    1 => random.pick(&[0, 1, 6, 17, 44, 58, 0x45, 0x60, 0xff]),
-                    _ => random.next() as u8,
-                };
-            }
-        }
-    }
-    packet
 }
 
 /// Host and kernel, and what the host says was counted.
@@ -122,12 +124,12 @@ impl Both {
     }
 
     /// Runs a packet on both sides. What it was sent as, and its bytes afterwards.
-    fn run(&mut self, packet: &[u8], what: &str) -> (Option<Sent>, Vec<u8>) {
+    fn run(&mut self, packet: &[u8], what: &str) -> (Result<Sent, Verdict>, Vec<u8>) {
         let rig = &mut self.world.rig;
         let maps = Arc::clone(&rig.maps);
-        let mut host = packet.to_vec();
+        let mut host = HostFrame::new(packet);
         let view = View::new(&maps);
-        let end = path::run(&view, Packet::from_slice(&mut host), INGRESS);
+        let end = path::run(&view, &mut host, INGRESS);
         let counter = verdict_of(end);
         let before = counter.map(|verdict| rig.maps.verdicts(verdict));
         let (action, kernel) = rig.send(packet);
@@ -135,10 +137,18 @@ impl Both {
 
         let told = || format!("{what}, number {}: {packet:02x?}: {end:?}", rig.received);
         assert_eq!(action, action_of(end), "{}", told());
-        assert_eq!(kernel, host, "{}", told());
+        assert_eq!(kernel, host.bytes(), "{}", told());
         assert_eq!(after, before.map(|before| before + 1), "{}", told());
-        self.expect(end, packet.len(), &view.events(), view.new_flow());
-        (end.ok(), kernel)
+        for (key, entry) in view.nat_seen() {
+            let live = maps.nat.get(&key).unwrap();
+            assert!(same_nat(live, entry), "{}: {key:?}: {live:?}, {entry:?}", told());
+        }
+        for (key, entry) in view.flows_written() {
+            let live = maps.flows.get(&key).unwrap();
+            assert!(same_flow(live, entry), "{}: {key:?}: {live:?}, {entry:?}", told());
+        }
+        self.expect(end, untagged(packet).len(), &view.events(), view.new_flow());
+        (end, kernel)
     }
 
     fn expect(
@@ -188,6 +198,21 @@ impl Both {
         println!("{} NAT connections, each of two entries", entries.len() / 2);
     }
 
+    /// Keeps a backend's answer to a packet it got by NAT, for later.
+    fn remember(&self, answers: &mut Vec<Vec<u8>>, row: u32, got: &[u8], random: &mut Random) {
+        let (group, index) = self.world.backend(row);
+        let Some(packet) = Decoded::try_of(&untagged(got)).filter(|_| group.way == Way::Nat) else {
+            return;
+        };
+        let answer = answer_to(&packet, &group.servers[index], 1460);
+        if answers.len() < 4096 {
+            answers.push(answer);
+        } else {
+            let at = random.below(answers.len());
+            answers[at] = answer;
+        }
+    }
+
     fn print(&self) {
         let sent: u64 = self.expected.traffic.iter().map(|t| t.packets).sum();
         println!("{} packets, {sent} to backends", self.world.rig.received);
@@ -198,60 +223,27 @@ impl Both {
             println!("  {:<24}{count:>8}", event.name());
         }
     }
+}
 
-    /// A packet of one of some thousand flows to any service.
-    fn random_flow(&self, random: &mut Random) -> Vec<u8> {
-        let Placed { vip, protocol, .. } = random.pick(&self.world.services);
-        let port = 1024 + random.below(2_000) as u16;
-        let to = if random.one_in(50) { SocketAddr::new(vip.ip(), 7) } else { vip };
-        let flags = random.pick(&[SYN, SYN, SYN, ACK, ACK, ACK, ACK, FIN, RST, SYN | ACK]);
-        let payload = vec![0x5a; random.below(64)];
-        let flags = if protocol == TCP { flags } else { 0 };
-        // Now and then the client's packets come by another router.
-        let source_mac = [2, 0, 0, 0, 0, 0xc1 + u8::from(random.one_in(20))];
-        let outside = Outside { source_mac, ..FROM_CLIENT };
-        frame(&outside, client(to, port), to, protocol, flags, &payload)
-    }
-
-    /// New words for the backends of a service, and marks in its table.
-    fn change(&mut self, random: &mut Random) {
-        let at = random.below(self.world.services.len());
-        let service = self.world.services[at].clone();
-        let maps = self.world.rig.maps.clone();
-        for index in 0..service.servers.len() {
-            let row = service.row(index);
-            let old = Word(maps.words.get(row).unwrap());
-            maps.words.set(row, random_word(old, service.health, random).0).unwrap();
+/// The two sides may see different seconds.
+fn same_nat(kernel: Option<NatEntry>, host: Option<NatEntry>) -> bool {
+    match (kernel, host) {
+        (Some(kernel), Some(host)) => {
+            kernel.last_seen.abs_diff(host.last_seen) <= 1
+                && NatEntry { last_seen: host.last_seen, ..kernel } == host
         }
-        let marked = random.one_in(2);
-        for _ in 0..200 {
-            let slot = random.below(service.table.slots() as usize) as u32;
-            let (element, bit) = service.table.mark_at(slot);
-            let marks = maps.marks.get(element).unwrap();
-            maps.marks.set(element, marks ^ 1 << bit).unwrap();
-        }
-        self.world.table.set_table(service.key(), service.table.with_marked(marked)).unwrap();
+        (kernel, host) => kernel.is_none() && host.is_none(),
     }
 }
 
-/// A backend's next state: full, failed, draining, drained, returning, in between, retired, or of
-/// another owner.
-fn random_word(old: Word, health: Health, random: &mut Random) -> Word {
-    const FULL: u16 = Word::FULL;
-    let part = random.next() as u16;
-    let other = random.next() as u16;
-    let (admit, admit_old, serving, retired) = match random.below(9) {
-        0..2 if health != Health::Down => (FULL, FULL, true, false),
-        2 => (0, FULL, true, false),
-        3 => (0, 0, true, false),
-        4 => (FULL, 0, true, false),
-        5 => (part, part, true, false),
-        6 => (part, other, true, false),
-        7 => (0, part, true, true),
-        _ => (0, 0, false, false),
-    };
-    let generation = old.generation() + u32::from(random.one_in(10));
-    Word::new(admit, admit_old, old.server(), generation, serving, retired)
+fn same_flow(kernel: Option<FlowEntry>, host: Option<FlowEntry>) -> bool {
+    match (kernel, host) {
+        (Some(kernel), Some(host)) => {
+            kernel.last_seen.abs_diff(host.last_seen) <= 1
+                && FlowEntry { last_seen: host.last_seen, ..kernel } == host
+        }
+        (kernel, host) => kernel.is_none() && host.is_none(),
+    }
 }
 
 /// The verdict that is counted, if the packet is not a backend's.
@@ -265,9 +257,13 @@ fn verdict_of(end: Result<Sent, Verdict>) -> Option<Verdict> {
 
 fn action_of(end: Result<Sent, Verdict>) -> Action {
     match end {
-        Ok(sent) if sent.ifindex == INGRESS => Action::Transmit,
+        Ok(Sent { ifindex: INGRESS | IFINDEX_INGRESS, .. }) => Action::Transmit,
+        Ok(Sent { ifindex: IFINDEX_LOCAL, .. }) => Action::Pass,
         Ok(_) => Action::Redirect,
-        Err(verdict) if verdict.kind() == Kind::Pass => Action::Pass,
-        Err(_) => Action::Drop,
+        Err(verdict) => match verdict.kind() {
+            Kind::Send => Action::Transmit,
+            Kind::Pass => Action::Pass,
+            _ => Action::Drop,
+        },
     }
 }

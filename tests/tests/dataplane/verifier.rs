@@ -8,7 +8,7 @@ use lb_common::abi::{
 use crate::rig::{Rig, Sizes};
 
 /// Well below the kernel's limit of one million.
-const MOST: u32 = 600_000;
+const MOST: u32 = 500_000;
 
 #[test]
 fn the_program_is_verified_with_room_to_spare() {

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytemuck::Zeroable;
 use lb_common::abi::{
     ADDRESS_NAT, ADDRESS_VIP, BACKEND_BLOCK, IFINDEX_INGRESS, IFINDEX_LOCAL, KIND_DSR, KIND_GUE4,
-    KIND_GUE6, KIND_IPIP4, KIND_IPIP6, KIND_NAT, SERVICE_NAT, SPARES, Server, ServiceRecord, Table,
-    Word,
+    KIND_GUE6, KIND_IPIP4, KIND_IPIP6, KIND_NAT, LINE, SERVICE_NAT, SPARES, Server, ServiceRecord,
+    Table, Word,
 };
 use lb_common::maglev::{Entry, build, slots_for};
 use lb_userspace::config::model::Prefix;
@@ -57,7 +57,6 @@ pub(crate) enum Way {
 impl Way {
     pub(crate) const ALL: [Self; 7] =
         [Self::Dsr, Self::Nat, Self::Ipip4, Self::Ipip6, Self::Gue4, Self::Gue6, Self::Local];
-    pub(crate) const TUNNELS: [Self; 4] = [Self::Ipip4, Self::Ipip6, Self::Gue4, Self::Gue6];
 
     const fn kind(self) -> u32 {
         match self {
@@ -153,6 +152,13 @@ impl Group {
         self.at * GROUP_ROWS + index as u32
     }
 
+    /// The table of the slots' previous owners, behind its own.
+    pub(crate) fn shadow(&self) -> Table {
+        let (slots, wide) = (self.table.slots(), self.table.wide());
+        let base = self.table.base() + Table::elements(slots, wide) + LINE;
+        Table::new(base, slots, wide, false, self.at / PER_BLOCK)
+    }
+
     /// Port of a backend, by that of its frontend.
     pub(crate) const fn backend_port(&self, index: usize, frontend: u16) -> u16 {
         if index == 1 { frontend } else { 8000 }
@@ -166,7 +172,6 @@ pub(crate) struct Placed {
     pub(crate) protocol: u8,
     pub(crate) way: Way,
     pub(crate) feature: Feature,
-    pub(crate) flags: u32,
     pub(crate) number: u32,
     pub(crate) group: Group,
 }
@@ -239,7 +244,6 @@ impl World {
                     protocol: key.protocol,
                     way: group.way,
                     feature: group.feature,
-                    flags: record.flags,
                     number: service,
                     group: group.clone(),
                 });
@@ -267,7 +271,7 @@ impl World {
         let table = Table::new(self.next_element, slots, wide, false, at / PER_BLOCK);
         let mut group = Group { way, feature, at, table, servers: Vec::new() };
         // Behind the slots there is room for the shadow's table word, and for a shadow.
-        self.next_element += 2 * (Table::elements(slots, wide) + lb_common::abi::LINE);
+        self.next_element += 2 * (Table::elements(slots, wide) + LINE);
         assert!(group.row(3) < ROWS && self.next_element < maps.tables.len(), "too many groups");
         for index in 0..3 {
             let id = at * 3 + index as u32;

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use lb_common::abi::{Address, KIND_GUE4, KIND_IPIP4, Server};
+use bytemuck::Zeroable;
+use lb_common::abi::{Address, FEATURES_ALL, KIND_GUE4, KIND_IPIP4, Server, Settings};
 use lb_common::encap::encapsulate;
 use lb_common::frame::{Frame, HostFrame};
 use lb_common::hash::fmix64;
@@ -91,13 +92,14 @@ impl Drop for Sender {
 
 /// The frame in a tunnel to the server. Any hash will do that differs between flows.
 pub(crate) fn tunnelled(bytes: &[u8], server: &Server) -> HostFrame {
+    let settings = Settings { gue_port: GUE_PORT, features: FEATURES_ALL, ..Settings::zeroed() };
     let mut frame = HostFrame::new(bytes);
     let done = if bytes[12..14] == [8, 0] {
         let ports = u32::from_ne_bytes([bytes[34], bytes[35], bytes[36], bytes[37]]);
-        encapsulate::<V4, _>(&mut frame, server, fmix64(u64::from(ports)), GUE_PORT)
+        encapsulate::<V4, _>(&mut frame, server, fmix64(u64::from(ports)), &settings)
     } else {
         let ports = u32::from_ne_bytes([bytes[54], bytes[55], bytes[56], bytes[57]]);
-        encapsulate::<V6, _>(&mut frame, server, fmix64(u64::from(ports)), GUE_PORT)
+        encapsulate::<V6, _>(&mut frame, server, fmix64(u64::from(ports)), &settings)
     };
     done.unwrap();
     assert!(!frame.packet().is_empty());

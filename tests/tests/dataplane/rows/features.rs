@@ -6,7 +6,7 @@ use lb_common::verdict::Event::{FlowInsert, FlowLookup, MssClamped, QuicServerId
 use lb_common::verdict::Verdict::{DropBlocked, DropNatNoConnection, DropNotAllowed, DropRate};
 
 use super::{Rows, family, to};
-use crate::checks::Expect::{Sent, Untouched};
+use crate::checks::Expect::{Sent, TimeExceeded, Untouched};
 use crate::frames::*;
 use crate::places::{MSS, QUIC_CONFIG, server_id};
 use crate::world::{Feature, TCP, UDP, Way};
@@ -111,6 +111,10 @@ fn segment_size(rows: &mut Rows, six: bool, way: Way) {
         ("of no SYN", ACK, mss_option(1460).to_vec()),
     ] {
         rows.add(format!("{f} MSS {what}"), segment(flags, &options), Sent(way));
+    }
+    if way.takes_hop() {
+        let late = with_hops(segment(SYN, &mss_option(1460)), 1);
+        rows.add(format!("{f} MSS: an error quotes what came"), late, TimeExceeded);
     }
     let plain = super::to(six, Feature::Plain, way);
     rows.add(format!("{f} MSS where nobody clamps"), tcp(plain, 48_010, SYN), Sent(way));

@@ -1,0 +1,4 @@
+//! See `lb_common::fuzzing::decap`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| lb_common::fuzzing::decap(input));
