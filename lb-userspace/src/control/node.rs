@@ -294,6 +294,7 @@ impl Node {
         }
         let mut running = Running::new(&mut self.arena, service.clone(), backends, now)?;
         running.set_block_list(&mut self.arena, !self.blocked.is_empty())?;
+        self.expect_replies(service)?;
         self.lists.set(running.tables.number, &allowed(service))?;
         running.listen(&mut self.arena)?;
         self.services.push(running);
@@ -331,6 +332,7 @@ impl Node {
             rebuild |= old.backends.iter().any(weight);
             self.reconfigure(at, b, service, backend)?;
         }
+        self.expect_replies(service)?;
         let running = &mut self.services[at];
         running.sort();
         // Records first say what packets of the new table need: that NAT is asked, say.
@@ -420,6 +422,12 @@ impl Node {
         self.lists.check_room(wanted.services.iter().map(missing).sum())?;
         let plan = plan_of(wanted);
         self.arena.records.check_room(plan.keys(), plan.prefixes())
+    }
+
+    /// Before the first packet is translated: a reply to an address that is not known as NAT's
+    /// would go to the host's kernel, which resets the connection.
+    fn expect_replies(&mut self, service: &model::Service) -> Result<()> {
+        if service.mode == Mode::Nat { self.mark_addresses() } else { Ok(()) }
     }
 
     fn mark_addresses(&mut self) -> Result<()> {
