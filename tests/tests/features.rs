@@ -69,7 +69,7 @@ impl Scene {
         fs::write(&path, config).unwrap();
         let began = Instant::now();
         let output = self.balancer.cli(&["apply".as_ref(), path.as_os_str()]).unwrap();
-        println!("applied within {:?}", began.elapsed());
+        println!("applied from {began:?} to {:?}", Instant::now());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}\n{config}");
     }
@@ -80,14 +80,23 @@ impl Scene {
         sleep(Duration::from_millis(500));
         let report = self.load.stop().unwrap();
         println!("{}: {} requests", self.family, report.requests.len());
+        let output = self.ping.wait_with_output().unwrap();
+        let pings = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("{}", pings.lines().rev().nth(1).unwrap_or_default());
+        let status = self.balancer.status().unwrap();
+        let verdicts = status["counters"]["verdicts"].as_array().unwrap();
+        for verdict in verdicts.iter().filter(|v| v["kind"] == "drop" && v["count"] != 0) {
+            println!("{}: {}", verdict["name"], verdict["count"]);
+        }
+        for request in report.requests.iter().filter(|request| request.failed()) {
+            println!("{:?} ago: {request:?}", request.started.elapsed());
+        }
         assert_eq!(report.failures(), 0, "{:?}\n{}", report.failure_kinds(), self.balancer.log());
         for connection in self.connections.stop().unwrap() {
             assert_eq!((connection.broken, connection.moved_to), (None, None));
         }
-        let output = self.ping.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        println!("{}", said.lines().rev().nth(1).unwrap_or_default());
-        assert!(said.contains(&format!("{PINGS} packets transmitted, {PINGS} received")), "{said}");
+        let all = format!("{PINGS} packets transmitted, {PINGS} received");
+        assert!(pings.contains(&all), "{pings}");
         assert_eq!(self.balancer.count().unwrap().of("drop-internal").unwrap(), 0);
         let log = self.balancer.log();
         log.lines().filter(|line| line.contains("instructions=")).for_each(|l| println!("{l}"));

@@ -296,6 +296,7 @@ impl Node {
         }
         let mut running = Running::new(&mut self.arena, service.clone(), backends, now)?;
         running.set_block_list(&mut self.arena, !self.blocked.is_empty())?;
+        self.expect_replies(service)?;
         self.lists.set(running.tables.number, &allowed(service))?;
         running.listen(&mut self.arena)?;
         self.services.push(running);
@@ -325,7 +326,7 @@ impl Node {
             new.push(self.new_backend(service, backend, before, drains, now)?);
         }
         // Replies may come as soon as the table says so.
-        self.mark_addresses()?;
+        self.expect_replies(service)?;
         let running = &mut self.services[at];
         let (gone, discarded) = running.change(&mut self.arena, service, new, now)?;
         self.discarded.extend(discarded);
@@ -395,6 +396,12 @@ impl Node {
         self.lists.check_room(wanted.services.iter().map(missing).sum())?;
         let plan = plan_of(wanted);
         self.arena.records.check_room(plan.keys(), plan.prefixes())
+    }
+
+    /// Before the first packet is translated: a reply to an address that is not known as NAT's
+    /// would go to the host's kernel, which resets the connection.
+    fn expect_replies(&mut self, service: &model::Service) -> Result<()> {
+        if service.mode == Mode::Nat { self.mark_addresses() } else { Ok(()) }
     }
 
     fn mark_addresses(&mut self) -> Result<()> {

@@ -108,8 +108,8 @@ impl ControlLoop {
                 Some(event) = probes.recv() => self.on_probe(event),
                 Some(event) = hops.recv() => self.on_hop(event),
                 Some(message) = too_big.recv() => self.node.on_too_big(message),
-                _ = signals.hangup.recv() => { self.on_hangup(); Ok(()) }
-                Some(request) = requests.recv() => { self.on_request(request); Ok(()) }
+                _ = signals.hangup.recv() => { self.on_hangup().await; Ok(()) }
+                Some(request) = requests.recv() => { self.on_request(request).await; Ok(()) }
                 () = sleep_until(clock) => self.node.on_clock(),
                 () = sleep_until(block_end) => self.end_blocks(),
                 resting = finished(&mut self.grace) => resting.and_then(|r| self.node.rested(r)),
@@ -156,15 +156,15 @@ impl ControlLoop {
         self.node.on_next_hop(event.server, event.hop)
     }
 
-    fn on_hangup(&mut self) {
-        match self.reload("signal") {
+    async fn on_hangup(&mut self) {
+        match self.reload("signal").await {
             Ok(changed) if changed.changes.is_empty() => tracing::info!("reloaded; no changes"),
             Ok(changed) => tracing::info!(changes = changed.changes.len(), "reloaded"),
             Err(error) => tracing::error!(%error, "cannot reload; the configuration stays"),
         }
     }
 
-    fn on_request(&mut self, request: Request) {
+    async fn on_request(&mut self, request: Request) {
         // Whoever asked may have gone; then the answer is nobody's.
         match request {
             Request::Status(reply) => {
@@ -181,19 +181,19 @@ impl ControlLoop {
             Request::Apply { config, actor, reply } => {
                 let mut state = self.state.clone();
                 state.take_applied(&config);
-                let _ = reply.send(self.commit(state, &actor));
+                let _ = reply.send(self.commit(state, &actor).await);
             }
             Request::Reload { actor, reply } => {
-                let _ = reply.send(self.reload(&actor));
+                let _ = reply.send(self.reload(&actor).await);
             }
             Request::Backend { service, change, actor, reply } => {
-                let _ = reply.send(self.change_backend(&service, change, &actor));
+                let _ = reply.send(self.change_backend(&service, change, &actor).await);
             }
             Request::Blocks(reply) => {
                 let _ = reply.send(Ok(self.state.blocks.entries().to_vec()));
             }
             Request::Block { change, actor, reply } => {
-                let _ = reply.send(self.change_blocks(change, &actor));
+                let _ = reply.send(self.change_blocks(change, &actor).await);
             }
             Request::Explain { protocol, client, vip, reply } => {
                 let _ = reply.send(explain(&self.node, protocol, client, vip));
@@ -201,7 +201,7 @@ impl ControlLoop {
         }
     }
 
-    fn reload(&mut self, actor: &str) -> Result<Changed, Error> {
+    async fn reload(&mut self, actor: &str) -> Result<Changed, Error> {
         let ConfigSource::File(path) = &self.source else {
             return Err(Error::new(
                 ErrorKind::Refused,
@@ -218,7 +218,7 @@ impl ControlLoop {
         let node = self.node.config.node.clone();
         let node_changed = config.node != node;
         state.take_file(&config, Config { node, ..config.clone() });
-        let mut changed = self.commit(state, actor)?;
+        let mut changed = self.commit(state, actor).await?;
         if node_changed {
             let warning = "[node] changed in the file; that takes a restart of `lb run`";
             tracing::warn!("{warning}");
@@ -227,7 +227,7 @@ impl ControlLoop {
         Ok(changed)
     }
 
-    fn change_backend(
+    async fn change_backend(
         &mut self,
         service: &str,
         change: BackendChange,
@@ -243,7 +243,7 @@ impl ControlLoop {
             BackendChange::Ready { name } => (name, None),
             BackendChange::Add(_) | BackendChange::Remove { .. } | BackendChange::Weight { .. } => {
                 state.change(config);
-                return self.commit(state, actor);
+                return self.commit(state, actor).await;
             }
         };
         let mut changed = self.unchanged();
@@ -270,7 +270,11 @@ impl ControlLoop {
         Ok(changed)
     }
 
-    fn change_blocks(&mut self, change: BlockChange, actor: &Actor) -> Result<Changed, Error> {
+    async fn change_blocks(
+        &mut self,
+        change: BlockChange,
+        actor: &Actor,
+    ) -> Result<Changed, Error> {
         let mut blocks = self.state.blocks.clone();
         let now = epoch_ms();
         let mut changed = self.unchanged();
@@ -296,7 +300,7 @@ impl ControlLoop {
         let Some(change) = done else { return Ok(changed) };
         let mut state = self.state.clone();
         state.blocks = blocks;
-        self.widen(&state)?;
+        self.widen(&state).await?;
         self.node
             .set_blocked(state.blocks.prefixes())
             .map_err(|error| failed(ErrorKind::Refused, &error))?;
@@ -337,12 +341,12 @@ impl ControlLoop {
     }
 
     /// Makes a state the one in force: in the maps first, where it may be refused, then on disk.
-    fn commit(&mut self, mut state: State, actor: &str) -> Result<Changed, Error> {
+    async fn commit(&mut self, mut state: State, actor: &str) -> Result<Changed, Error> {
         check_nat_ports(&state.config).map_err(|error| failed(ErrorKind::Refused, &error))?;
         let changes = config::diff(&self.state.config, &state.config);
         state.forget_stale_drains();
         self.node.check(&state.config).map_err(|error| failed(ErrorKind::Refused, &error))?;
-        self.widen(&state)?;
+        self.widen(&state).await?;
         if let Err(error) = self.node.apply(&state.config, &state.drains(), false) {
             // Where it failed on the way, what was there before is put back.
             let before = self.node.apply(&self.state.config, &self.state.drains(), false);
@@ -363,11 +367,11 @@ impl ControlLoop {
 
     /// Has the program do what a state needs, before anything of that state is there to need it.
     ///
-    /// The loop stands still meanwhile, for as long as the verifier takes (50 to 300 ms): probes
-    /// are late by that, packets are not. It happens on such a change only, once for each feature
-    /// at most while the daemon runs.
-    fn widen(&mut self, state: &State) -> Result<(), Error> {
-        self.plane.widen(needed(state)).map_err(|error| {
+    /// The loop takes no event meanwhile: what a probe found waits for as long as the verifier
+    /// takes, some hundred milliseconds. Probes go on, and packets wait for nothing. It happens on
+    /// such a change only, once for each feature at most while the daemon runs.
+    async fn widen(&mut self, state: &State) -> Result<(), Error> {
+        self.plane.widen(needed(state)).await.map_err(|error| {
             let error = error.context("the program does not load with what this needs");
             failed(ErrorKind::Refused, &error)
         })

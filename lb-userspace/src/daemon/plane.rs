@@ -49,8 +49,8 @@ impl Plane {
     }
 
     /// Makes sure that the program has these features: see [`Loaded::widen`].
-    pub(super) fn widen(&mut self, features: u32) -> Result<()> {
-        self.loaded.widen(features, &self.attached)
+    pub(super) async fn widen(&mut self, features: u32) -> Result<()> {
+        self.loaded.widen(features, &self.attached).await
     }
 
     /// Leaves the interfaces as they were.

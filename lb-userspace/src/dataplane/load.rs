@@ -25,9 +25,9 @@ pub struct Loaded {
     ebpf: Ebpf,
     /// Instructions the verifier followed; its limit is one million.
     pub verified_instructions: Option<u32>,
-    recipe: Recipe,
+    recipe: Arc<Recipe>,
     /// Where another load finds the maps; `None` where the program can do everything.
-    private: Option<PrivateFs>,
+    private: Option<Arc<PrivateFs>>,
 }
 
 /// Loads the program for a node, with these `FEATURE_*` bits at least. `seed` is the secret of its
@@ -47,6 +47,7 @@ pub fn load(
     let Verified { mut ebpf, instructions } = verified;
     // Only now: aya closes the descriptor of a map that is taken, and loading needs it.
     let maps = Arc::new(LiveMaps::take(&mut ebpf, recipe.settings(features))?);
+    let (recipe, private) = (Arc::new(recipe), private.map(Arc::new));
     Ok(Loaded { maps, ebpf, verified_instructions: instructions, recipe, private })
 }
 
@@ -96,8 +97,9 @@ impl Loaded {
     /// another program, that is loaded over the same maps and takes the former's place between two
     /// packets. Where this fails, all stays as it was.
     ///
-    /// Blocks for as long as the verifier takes: up to some 300 ms.
-    pub fn widen(&mut self, features: u32, attached: &[Attached]) -> Result<()> {
+    /// The verifier takes its time, some hundred milliseconds, on a thread of its own: probes
+    /// would miss their timeouts behind it.
+    pub async fn widen(&mut self, features: u32, attached: &[Attached]) -> Result<()> {
         let features = self.features() | features;
         if features == self.features() {
             return Ok(());
@@ -106,7 +108,10 @@ impl Loaded {
             bail!("this program cannot be replaced: restart `lb run`");
         };
         let began = Instant::now();
-        let Verified { mut ebpf, instructions } = self.recipe.load(features, Some(private))?;
+        let (recipe, private) = (Arc::clone(&self.recipe), Arc::clone(private));
+        let load = tokio::task::spawn_blocking(move || recipe.load(features, Some(&private)));
+        let Verified { mut ebpf, instructions } =
+            load.await.context("the load was cut short")??;
         replace(attached, program(&mut self.ebpf)?, program(&mut ebpf)?)?;
         drop_maps(&mut ebpf);
         self.ebpf = ebpf;

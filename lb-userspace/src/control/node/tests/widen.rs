@@ -51,7 +51,7 @@ const WIDE: [u8; 4] = [192, 0, 3, 77];
 
 #[test]
 fn a_program_with_more_features_goes_on_with_the_same_maps() {
-    run(|| {
+    Namespace::new().run(async {
         let mut world = World::with_features(0);
         assert_eq!(world.loaded.features(), 0);
         let web_service = web(Mode::Dsr, Probe::Tcp, backends("b", 0..2));
@@ -64,7 +64,7 @@ fn a_program_with_more_features_goes_on_with_the_same_maps() {
         assert_eq!(world.counted(), 1);
 
         // What the new program needs is not there yet, and it does what the old one did.
-        world.loaded.widen(FEATURE_FILTERS | FEATURE_PREFIXES, &[]).unwrap();
+        world.loaded.widen(FEATURE_FILTERS | FEATURE_PREFIXES, &[]).await.unwrap();
         assert_eq!(world.loaded.features(), FEATURE_FILTERS | FEATURE_PREFIXES);
         let seen = world.node.arena.maps.settings().features;
         assert_eq!(seen, world.loaded.features(), "lb explain goes by them");
@@ -73,7 +73,7 @@ fn a_program_with_more_features_goes_on_with_the_same_maps() {
 
         // A word written before the reload and one written after.
         world.health("b0", false);
-        world.loaded.widen(FEATURE_NAT, &[]).unwrap();
+        world.loaded.widen(FEATURE_NAT, &[]).await.unwrap();
         world.health("b1", false);
         assert_eq!(world.packet(CLIENT, VIP), DROP);
         assert_eq!(world.node.arena.maps.verdicts(Verdict::DropNoBackend), 1);
@@ -99,14 +99,14 @@ fn a_program_with_more_features_goes_on_with_the_same_maps() {
 
 #[test]
 fn without_a_feature_what_needs_it_is_not_there() {
-    run(|| {
+    Namespace::new().run(async {
         let mut world = World::with_features(0);
         world.try_apply(&[web(Mode::Dsr, Probe::None, backends("b", 0..2))], true).unwrap();
         let blocked = BTreeSet::from(["198.51.100.0/24".parse().unwrap()]);
         world.node.set_blocked(blocked).unwrap();
         world.packet(CLIENT, VIP);
         assert_eq!(world.node.arena.maps.verdicts(Verdict::DropBlocked), 0);
-        world.loaded.widen(FEATURE_FILTERS, &[]).unwrap();
+        world.loaded.widen(FEATURE_FILTERS, &[]).await.unwrap();
         world.packet(CLIENT, VIP);
         assert_eq!(world.node.arena.maps.verdicts(Verdict::DropBlocked), 1);
     });
@@ -145,13 +145,13 @@ fn interfaces_run_the_new_program_in_the_mode_they_ran_the_old_one() {
         assert_ne!(before[0].1, before[1].1, "{before:?}");
         // An interface that is gone keeps nobody from a change.
         ip("link del gone");
-        loaded.widen(FEATURE_NAT, &attached).unwrap();
+        loaded.widen(FEATURE_NAT, &attached).await.unwrap();
         let after = ["one", "other"].map(program_on);
         for (before, after) in before.iter().zip(&after) {
             assert!(before.0 != 0 && after.0 != 0 && before.0 != after.0, "{before:?} {after:?}");
             assert_eq!(before.1, after.1);
         }
-        loaded.widen(FEATURE_NAT, &attached).unwrap();
+        loaded.widen(FEATURE_NAT, &attached).await.unwrap();
         assert_eq!(["one", "other"].map(program_on), after, "nothing is loaded twice");
         drop(attached);
         assert_eq!(["one", "other"].map(|name| program_on(name).0), [0, 0]);
