@@ -44,12 +44,6 @@ impl Counted {
     pub(super) fn of(&self, event: Event) -> u64 {
         self.events.borrow()[event as usize]
     }
-
-    pub(super) fn total(&mut self, of_packet: &Self) {
-        let packet = of_packet.events.borrow();
-        let mut all = self.events.borrow_mut();
-        all.iter_mut().zip(packet.iter()).for_each(|(sum, count)| *sum += count);
-    }
 }
 
 /// The maps as one packet sees them.

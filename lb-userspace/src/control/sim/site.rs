@@ -40,6 +40,16 @@ pub(super) struct Backend {
     health: Option<Health>,
 }
 
+/// What a scenario makes happen to the first backend of the first service.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scripted {
+    /// What follows counts for another column.
+    Phase(usize),
+    Hard,
+    Up,
+    Drain,
+}
+
 /// What is to happen later.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Act {
@@ -144,6 +154,16 @@ impl<const BROKEN: usize> World<BROKEN> {
                 Act::Weight(name, weight) => self.weight(at, &name, weight),
             }
             return;
+        }
+    }
+
+    pub(super) fn follow(&mut self, what: Scripted) {
+        let name = self.sites[0].backends[0].name.clone();
+        match what {
+            Scripted::Phase(phase) => self.phase = phase,
+            Scripted::Hard => self.health(0, &name, Health::Hard),
+            Scripted::Up => self.health(0, &name, Health::Up),
+            Scripted::Drain => self.drain(0, &name, true),
         }
     }
 

@@ -20,8 +20,9 @@ use lb_common::verdict::{Event, Verdict};
 use super::cpu::Cpu;
 use super::daemon::{Daemon, MS, SECOND};
 use super::oracle::{Excuse, Found, Servers};
+use super::others::{Design, Other};
 use super::random::Random;
-use super::site::{Kind, Site};
+use super::site::{Kind, Scripted, Site};
 use super::wire::{self, ACK, FIN, RST, SYN, TCP, Target, Tuple, Way};
 use crate::control::coverage;
 use crate::dataplane::memory;
@@ -37,10 +38,15 @@ pub(super) struct Plan {
     pub(super) flows: u32,
     /// New connections per second.
     pub(super) rate: u64,
-    /// Mean time between events.
+    /// Mean time between events; zero is never.
     pub(super) pause: u64,
     /// Whether there are times when flows cannot be recorded.
     pub(super) refusals: bool,
+    pub(super) design: Design,
+    /// SYNs per second that come to nothing, of addresses that are no client's.
+    pub(super) flood: u64,
+    /// In order of time.
+    pub(super) script: Vec<(u64, Scripted)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +122,9 @@ pub(super) struct World<const BROKEN: usize> {
     settled_at: u64,
     next_tuple: u32,
     draft: Box<UnsafeCell<NatEntry>>,
+    other: Other,
+    slots_for: fn(usize) -> u32,
+    pub(super) phase: usize,
 }
 
 impl<const BROKEN: usize> World<BROKEN> {
@@ -145,18 +154,27 @@ impl<const BROKEN: usize> World<BROKEN> {
             settled_at: 0,
             next_tuple: 0,
             draft: Box::new(UnsafeCell::new(NatEntry::zeroed())),
+            other: Other::new(plan.seed, plan.flows),
+            slots_for,
+            phase: 0,
             plan,
         }
     }
 
     /// Runs until all connections have begun, and events have come all the while.
     pub(super) fn run(mut self) -> Found {
-        let (mut arrival, mut event) = (MS, 2 * SECOND);
+        let never = |rate: u64| if rate == 0 { u64::MAX } else { 2 * SECOND };
+        let (mut arrival, mut event, mut flood) =
+            (MS, never(self.plan.pause), never(self.plan.flood));
+        let mut script = std::mem::take(&mut self.plan.script).into_iter().peekable();
+        self.other.rebuild(&self.sites, &self.servers, self.slots_for);
         while self.found.connections < self.plan.connections {
             let packet = self.queue.peek().map_or(u64::MAX, |Reverse((at, ..))| *at);
             let act = self.next_act();
             let daemon = self.daemon.next(self.now);
-            self.now = packet.min(act).min(daemon).min(arrival).min(event).max(self.now);
+            let next = script.peek().map_or(u64::MAX, |(at, _)| *at);
+            let first = packet.min(act).min(daemon).min(arrival).min(event).min(next).min(flood);
+            self.now = first.max(self.now);
             if self.newest != self.daemon.floor && self.now > self.settled_at {
                 self.daemon.maps.forget_history();
                 self.daemon.floor = self.newest;
@@ -165,6 +183,9 @@ impl<const BROKEN: usize> World<BROKEN> {
             if daemon <= self.now {
                 self.daemon.tick(self.now);
                 self.notice();
+            } else if let Some((_, what)) = script.next_if(|(at, _)| *at <= self.now) {
+                self.follow(what);
+                self.notice();
             } else if act <= self.now {
                 self.act_due();
                 self.notice();
@@ -172,6 +193,9 @@ impl<const BROKEN: usize> World<BROKEN> {
                 self.event();
                 self.notice();
                 event = self.now + self.random.around(self.plan.pause);
+            } else if flood <= self.now {
+                self.flood();
+                flood = self.now + self.random.around(SECOND / self.plan.flood);
             } else if arrival <= self.now {
                 self.open();
                 arrival = self.now + self.random.around(SECOND / self.plan.rate);
@@ -192,6 +216,9 @@ impl<const BROKEN: usize> World<BROKEN> {
         }
         self.newest = newest;
         self.changes += 1;
+        if self.plan.design != Design::Exceptions {
+            self.other.rebuild(&self.sites, &self.servers, self.slots_for);
+        }
         if trace().is_some() {
             eprintln!("{} µs: changed, position {newest}", self.now);
         }
@@ -529,7 +556,8 @@ impl<const BROKEN: usize> World<BROKEN> {
         let conn = &mut self.conns[id];
         conn.sent += 1;
         conn.last = self.now;
-        conn.changes = self.changes;
+        // To one that saw an older state it is as if the change came after.
+        conn.changes = self.changes - u64::from(out.stale);
         conn.silent = false;
         if out.recorded || is_recorded {
             conn.excuse = None;
@@ -591,8 +619,44 @@ impl<const BROKEN: usize> World<BROKEN> {
         self.balance(cpu, &frame, 2, vip)
     }
 
+    /// A SYN that comes to nothing.
+    fn flood(&mut self) {
+        let site = &self.sites[0];
+        let tuple = Tuple {
+            source: Ipv4Addr::from(0x6400_0000 | self.random.below(1 << 24) as u32),
+            destination: site.vip,
+            ports: (self.random.between(1024, 65_535) as u16, 443),
+            protocol: TCP,
+        };
+        let frame = tuple.frame(SYN, &[]);
+        let cpu = self.random.below(CPUS as u64) as usize;
+        self.balance(cpu, &frame, 2, tuple.destination);
+    }
+
+    /// Another design takes a frame.
+    fn balance_otherwise(&mut self, frame: &[u8]) -> Outcome {
+        let key = wire::tuple(frame).map(|tuple| key(&tuple)).unwrap();
+        let went = self.other.send(self.plan.design, &key, &self.servers);
+        self.found.lookups += went.lookups;
+        self.found.inserts += went.inserts;
+        self.found.phases[self.phase].packets += 1;
+        self.found.phases[self.phase].lookups += went.lookups;
+        Outcome {
+            end: went.to.map(|number| (number, Way::Direct)).ok_or(Verdict::DropNoBackend),
+            frame: frame.to_vec(),
+            recorded: false,
+            refused: false,
+            exhausted: false,
+            stale: false,
+            position: self.newest,
+        }
+    }
+
     /// The balancer takes a frame.
     fn balance(&mut self, cpu: usize, frame: &[u8], ingress: u32, vip: Ipv4Addr) -> Outcome {
+        if self.plan.design != Design::Exceptions {
+            return self.balance_otherwise(frame);
+        }
         let low = self.cpus[cpu].floor.max(self.daemon.floor);
         let lags = self.now < self.cpus[cpu].lags_until && low < self.newest;
         let begins = match (lags, lags && self.random.permille(700)) {
@@ -619,6 +683,8 @@ impl<const BROKEN: usize> World<BROKEN> {
         let counted = &view.counted;
         self.found.stale += u64::from(begins != self.newest);
         self.found.lookups += counted.of(Event::FlowLookup);
+        self.found.phases[self.phase].packets += 1;
+        self.found.phases[self.phase].lookups += counted.of(Event::FlowLookup);
         self.found.inserts += counted.of(Event::FlowInsert);
         self.found.exhausted += counted.of(Event::WalkExhausted);
         let refused =
