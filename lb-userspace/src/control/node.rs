@@ -275,9 +275,8 @@ impl Node {
             if known.iter().any(|b| b.stays_as(backend, service.mode)) {
                 continue;
             }
-            let same = |b: &&Backend| {
-                b.config.name == backend.name && b.config.address == backend.address
-            };
+            let same =
+                |b: &&Backend| b.config.name == backend.name && b.config.address == backend.address;
             let before = known.iter().find(same).map(|b| (b.health.clone(), b.admission));
             new.push(self.new_backend(service, backend, before, drains, now)?);
         }

@@ -180,8 +180,7 @@ impl Running {
         self.sort();
         // Records first say what packets of the new table need: that NAT is asked, say.
         self.listen(arena)?;
-        let discarded =
-            if rebuild { self.rebuild(arena, now)? } else { Discarded::default() };
+        let discarded = if rebuild { self.rebuild(arena, now)? } else { Discarded::default() };
         for backend in &gone {
             self.retire(arena, backend, now)?;
         }
@@ -499,7 +498,8 @@ impl Running {
         self.violations += found.violations;
         if found.violations > 0 {
             tracing::error!(
-                service = self.config.name, flows = found.violations,
+                service = self.config.name,
+                flows = found.violations,
                 "recorded flows would not be looked up: please report it with `lb status -o json`"
             );
         }

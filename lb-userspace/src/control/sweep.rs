@@ -141,7 +141,9 @@ pub fn nat(
         let idle = idle_of.get(&entry.row).copied().unwrap_or(otherwise);
         let quiet =
             age(now, peer.map_or(entry.last_seen, |p| latest(now, entry.last_seen, p.last_seen)));
-        if quiet <= nat_timeout(&key, &entry, peer.as_ref(), idle).as_secs() + u64::from(TOUCH_SECONDS) {
+        if quiet
+            <= nat_timeout(&key, &entry, peer.as_ref(), idle).as_secs() + u64::from(TOUCH_SECONDS)
+        {
             continue;
         }
         // The forward entry first: while a reply entry lasts, its port stays taken.

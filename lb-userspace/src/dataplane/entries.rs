@@ -1,8 +1,8 @@
 //! A hash map of the kernel, or a longest-match one, by its file descriptor: look-up, delete, and
 //! reading all of it in batches, which aya does not offer.
 
-use std::io;
 use std::hash::Hash;
+use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 

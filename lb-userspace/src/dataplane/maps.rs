@@ -149,7 +149,10 @@ fn array<T: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>> {
     Mapped::new(data.fd(), info.max_entries()).with_context(|| format!("map {name}"))
 }
 
-fn entries<K: Pod + Eq + std::hash::Hash, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Entries<K, V>> {
+fn entries<K: Pod + Eq + std::hash::Hash, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> Result<Entries<K, V>> {
     let data = data(ebpf, name)?;
     let info = data.info().with_context(|| format!("map {name}"))?;
     let (key, value) = (info.key_size() as usize, info.value_size() as usize);

@@ -138,7 +138,10 @@ impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> {
 
     pub(crate) fn for_each(&self, mut each: impl FnMut(&K, &V)) {
         // SAFETY: as in `get`.
-        lock(&self.0).entries.iter().for_each(|(key, place)| each(key, unsafe { &*place.value.get() }));
+        lock(&self.0)
+            .entries
+            .iter()
+            .for_each(|(key, place)| each(key, unsafe { &*place.value.get() }));
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -20,7 +20,7 @@ pub(super) struct Line {
     connections: u64,
     packets: u64,
     /// Flow look-ups per packet before, during and after.
-    lookups: [f64; 3],
+    lookups: [Option<f64>; 3],
     /// Per connection, those of a flood not counted.
     inserts: f64,
     /// Connections to servers that were alive all the while, sent elsewhere.
@@ -67,8 +67,8 @@ fn scenarios(scale: u64) -> Vec<Scenario> {
             flood: 0,
         },
         Scenario {
-            name: "random events, LRU of 300",
-            flows: 300,
+            name: "random events, LRU of 1,500",
+            flows: 1500,
             seconds: 4 * (BEGIN + 160 / scale.min(4)),
             script: vec![(2 * SECOND, long(1))],
             pause: 3 * SECOND,
@@ -122,7 +122,9 @@ fn run(seed: u64, scenario: &Scenario, design: Design) -> Found {
 
 fn line(scenario: &Scenario, design: &'static str, found: &Found) -> Line {
     let silent = found.excused.get(super::oracle::Excuse::Silent.name()).copied().unwrap_or(0);
-    let lookups = found.phases.map(|phase| phase.lookups as f64 / phase.packets.max(1) as f64);
+    let lookups = found
+        .phases
+        .map(|phase| (phase.packets > 0).then(|| phase.lookups as f64 / phase.packets as f64));
     Line {
         scenario: scenario.name,
         design,
@@ -142,10 +144,15 @@ pub(super) fn table(lines: &[Line]) -> String {
          | connections to survivors broken |\n| --- | --- | --- | --- | --- |\n",
     );
     for line in lines {
-        let [before, during, after] = line.lookups;
-        let silent = if line.silent == 0 { String::new() } else { format!(" ({} silent for too long)", line.silent) };
+        let [before, during, after] =
+            line.lookups.map(|share| share.map_or("–".to_owned(), |share| format!("{share:.2}")));
+        let silent = if line.silent == 0 {
+            String::new()
+        } else {
+            format!(" ({} silent for too long)", line.silent)
+        };
         text += &format!(
-            "| {} | {} | {before:.2} → {during:.2} → {after:.2} | {:.3} | {}{silent} |\n",
+            "| {} | {} | {before} → {during} → {after} | {:.3} | {}{silent} |\n",
             line.scenario, line.design, line.inserts, line.broken
         );
     }

@@ -12,9 +12,7 @@ use super::random::Random;
 use super::wire;
 use crate::config::model::{self, HashPolicy, Mode};
 use crate::control::backend::{Backend, NewBackend};
-use crate::control::health::{
-    Failure, FailureKind, HealthSnapshot, HealthState, LastFailure,
-};
+use crate::control::health::{Failure, FailureKind, HealthSnapshot, HealthState, LastFailure};
 use crate::control::rules::{Rule, keep};
 use crate::control::servers::Servers;
 use crate::control::service::Running;
@@ -130,8 +128,7 @@ impl Daemon {
             let new = service.backends.iter().map(|b| self.new_backend(service.mode, b, None, 0));
             let new = new.map(|new| NewBackend { wait_for_health: false, ..new }).collect();
             let now = self.at(0);
-            let mut running =
-                Running::new(&mut self.arena, service.clone(), new, now).unwrap();
+            let mut running = Running::new(&mut self.arena, service.clone(), new, now).unwrap();
             running.listen(&mut self.arena).unwrap();
             self.services.push(running);
         }
@@ -165,7 +162,8 @@ impl Daemon {
         let IpAddr::V4(address) = config.address else { unreachable!() };
         let (server, _) = self.servers.id(config.address, mode).unwrap();
         let mut destination_mac = [2, 0, 0, 0, 0, 0];
-        destination_mac[2..].copy_from_slice(&(u32::from(address) - u32::from(wire::address(0))).to_be_bytes());
+        destination_mac[2..]
+            .copy_from_slice(&(u32::from(address) - u32::from(wire::address(0))).to_be_bytes());
         let hop = Remote {
             ifindex: 3,
             vlan: 0,
@@ -260,6 +258,13 @@ impl Daemon {
         });
     }
 
+    /// The next sweep begins no later than this.
+    pub(super) fn sweep_by(&mut self, at: u64) {
+        if let Sweep::Idle { due } = &mut self.sweep {
+            *due = at.min(*due);
+        }
+    }
+
     /// When the daemon next does something by itself.
     pub(super) fn next(&self, now: u64) -> u64 {
         let clock = self.services.iter().filter_map(Running::settles_at).min();
@@ -308,6 +313,7 @@ impl Daemon {
                 let services = || self.services.iter().map(|r| (r.tables.number, r.swept()));
                 let services = needed.then(|| services().collect());
                 let position = memory::position();
+                let waits = if keep(Rule::GraceFirst) { waits } else { now };
                 Sweep::Waiting { due: waits, began: now, position, services }
             }
             Sweep::Waiting { began, position, services, .. } => {

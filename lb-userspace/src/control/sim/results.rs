@@ -55,7 +55,11 @@ impl Results<'_> {
         println!("seeds {} to {}", self.seed, self.seed + self.worlds - 1);
         println!(
             "{} connections, {} packets ({} begun before a change), {} events, {} sweeps",
-            found.connections, found.packets, found.stale, found.events_total(), found.sweeps
+            found.connections,
+            found.packets,
+            found.stale,
+            found.events_total(),
+            found.sweeps
         );
         for (name, count) in &found.events {
             println!("  {name:<14} {count}");
@@ -73,7 +77,11 @@ impl Results<'_> {
             let missed = if broken.is_caught() { "" } else { " (not noticed)" };
             println!(
                 "| {}{missed} | {} | {} | {} | {} |",
-                broken.rule, broken.misdirected, broken.misplaced, broken.uncovered, broken.connections
+                broken.rule,
+                broken.misdirected,
+                broken.misplaced,
+                broken.uncovered,
+                broken.connections
             );
         }
         println!("\n{}", compare::table(&self.comparison));

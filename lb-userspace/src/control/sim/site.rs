@@ -117,9 +117,10 @@ impl Site {
 
     /// Whether none of its servers takes new connections, or may not just now.
     pub(super) fn is_down(&self, servers: &Servers, now: u64) -> bool {
-        !self.backends.iter().any(|b| {
-            servers.get(b.number).is_some_and(|s| s.takes_new && now > s.since + 80 * MS)
-        })
+        !self
+            .backends
+            .iter()
+            .any(|b| servers.get(b.number).is_some_and(|s| s.takes_new && now > s.since + 80 * MS))
     }
 
     fn later(&mut self, at: u64, act: Act) {
@@ -332,7 +333,13 @@ impl<const BROKEN: usize> World<BROKEN> {
     fn apply(&mut self, at: usize) {
         let service = self.sites[at].service.clone();
         let now = self.now;
-        super::world::tell(|| format!("{now} µs: site {at}: {:?} {:?}", service.mode, service.backends.iter().map(|b| (&b.name, b.address, b.weight)).collect::<Vec<_>>()));
+        super::world::tell(|| {
+            format!(
+                "{now} µs: site {at}: {:?} {:?}",
+                service.mode,
+                service.backends.iter().map(|b| (&b.name, b.address, b.weight)).collect::<Vec<_>>()
+            )
+        });
         self.daemon.apply(at, &service, self.now);
         self.name_servers(at);
     }

@@ -197,7 +197,7 @@ impl<const BROKEN: usize> World<BROKEN> {
                 self.flood();
                 flood = self.now + self.random.around(SECOND / self.plan.flood);
             } else if arrival <= self.now {
-                self.open();
+                self.open(self.now);
                 arrival = self.now + self.random.around(SECOND / self.plan.rate);
             } else {
                 self.turn();
@@ -238,6 +238,13 @@ impl<const BROKEN: usize> World<BROKEN> {
                 }
             }
         }
+        for _ in 0..self.random.below(3) {
+            let at = self.now + self.random.below(50 * MS);
+            self.open(at);
+        }
+        if self.random.permille(300) {
+            self.daemon.sweep_by(self.now + self.random.below(20 * MS));
+        }
         self.check_coverage();
     }
 
@@ -260,13 +267,13 @@ impl<const BROKEN: usize> World<BROKEN> {
         self.found.uncovered += uncovered.len() as u64;
     }
 
-    /// A client opens a connection.
-    fn open(&mut self) {
+    /// A client opens a connection, soon.
+    fn open(&mut self, at: u64) {
         self.found.connections += 1;
         let again = self.random.permille(300) && !self.used.is_empty();
         let (site, tuple, haunted) = if again {
-            let at = self.random.below(self.used.len() as u64) as usize;
-            let (site, tuple, ended) = self.used.swap_remove(at);
+            let which = self.random.below(self.used.len() as u64) as usize;
+            let (site, tuple, ended) = self.used.swap_remove(which);
             (site, tuple, !ended)
         } else {
             let site = self.choose_site();
@@ -292,7 +299,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             phase: Phase::Opening,
             target: None,
             deaths: 0,
-            last: self.now,
+            last: at,
             left: 2 + self.random.around(8) as u32,
             sent: 0,
             pace,
@@ -302,13 +309,14 @@ impl<const BROKEN: usize> World<BROKEN> {
             silent: false,
         };
         // A tuple's packets come to one processor, connection after connection.
-        let conn = Conn { cpu: (conn.key.ports as usize ^ conn.key.ports as usize >> 11) % CPUS, ..conn };
+        let conn =
+            Conn { cpu: (conn.key.ports as usize ^ conn.key.ports as usize >> 11) % CPUS, ..conn };
         if id as usize == self.conns.len() {
             self.conns.push(conn);
         } else {
             self.conns[id as usize] = conn;
         }
-        self.queue.push(Reverse((self.now, id, generation, false)));
+        self.queue.push(Reverse((at, id, generation, false)));
     }
 
     fn choose_site(&mut self) -> usize {
@@ -327,7 +335,8 @@ impl<const BROKEN: usize> World<BROKEN> {
     fn turn(&mut self) {
         let Some(Reverse((_, id, generation, extra))) = self.queue.pop() else { return };
         let conn = &self.conns[id as usize];
-        if conn.generation != generation || (extra && (conn.silent || conn.phase == Phase::Opening)) {
+        if conn.generation != generation || (extra && (conn.silent || conn.phase == Phase::Opening))
+        {
             return;
         }
         let id = id as usize;
@@ -412,12 +421,12 @@ impl<const BROKEN: usize> World<BROKEN> {
         let conn = &self.conns[id];
         let site = &self.sites[conn.site];
         let settled = |since: u64| self.now > since + 80 * MS;
-        let wants = |number: u32| {
-            self.servers.get(number).is_none_or(|s| s.takes_new || !settled(s.since))
-        };
-        let some_takes = site.backends.iter().any(|b| {
-            self.servers.get(b.number).is_some_and(|s| s.takes_new && settled(s.since))
-        });
+        let wants =
+            |number: u32| self.servers.get(number).is_none_or(|s| s.takes_new || !settled(s.since));
+        let some_takes = site
+            .backends
+            .iter()
+            .any(|b| self.servers.get(b.number).is_some_and(|s| s.takes_new && settled(s.since)));
         let free = wants(target.0) || !some_takes || out.refused || out.exhausted || out.stale;
         let is_there = site.backends.iter().any(|b| b.number == target.0);
         if !free && !(conn.haunted && is_there) && site.kind == Kind::Tcp {
@@ -700,9 +709,11 @@ impl<const BROKEN: usize> World<BROKEN> {
                 let key = wire::tuple(&original).map(|tuple| key(&tuple)).unwrap();
                 eprintln!(
                     "{} µs: packet flags {:x} -> {end:?} {:?} begins {begins} ends {} newest {} entry {:?}",
-                    self.now, original.get(47).copied().unwrap_or(0),
+                    self.now,
+                    original.get(47).copied().unwrap_or(0),
                     Event::ALL.iter().filter(|e| counted.of(**e) > 0).collect::<Vec<_>>(),
-                    view.position(), self.newest,
+                    view.position(),
+                    self.newest,
                     self.daemon.maps.flows.memory().get(&key)
                 );
             }
