@@ -429,7 +429,8 @@ impl<const BROKEN: usize> World<BROKEN> {
             .any(|b| self.servers.get(b.number).is_some_and(|s| s.takes_new && settled(s.since)));
         let free = wants(target.0) || !some_takes || out.refused || out.exhausted || out.stale;
         let is_there = site.backends.iter().any(|b| b.number == target.0);
-        if !free && !(conn.haunted && is_there) && site.kind == Kind::Tcp {
+        let free = free || (conn.haunted && is_there);
+        if !free && site.kind == Kind::Tcp {
             self.found.misplaced += 1;
             let (now, tuple, found) = (self.now, conn.tuple, target);
             self.found.tell(|| format!("{now} µs: misplaced: {tuple:?} to {found:?}"));
