@@ -10,6 +10,7 @@ mod lab;
 mod product;
 mod setup;
 mod shell;
+mod simulate;
 mod test;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -49,6 +50,16 @@ enum Task {
         #[arg(long, value_name = "PATH")]
         lb: Option<PathBuf>,
     },
+    /// Connections against changes without end, simulated: packets and changes by the product's own code
+    Simulate {
+        /// The first world's seed; the same seed gives the same run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[arg(long, default_value_t = 1_000_000)]
+        connections: u64,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Format, lints and all tests; needs root or sudo
     Test,
     /// Packet fixtures on the oldest supported and the newest packaged kernel, each in an emulated machine
@@ -70,6 +81,7 @@ fn main() -> ExitCode {
         Task::Doctor { interface, output } => return doctor::run(interface.as_deref(), output),
         Task::Lab(command) => lab::run(command),
         Task::Demo { output, lb } => demo::run(output, lb),
+        Task::Simulate { seed, connections, output } => simulate::run(seed, connections, output),
         Task::Test => test::run(),
         Task::Kernels(options) => kernels::run(&options),
         Task::Fuzz(args) => fuzz::run(&args),

@@ -308,6 +308,23 @@ fn a_syn_that_goes_elsewhere_takes_its_ports_old_connection_with_it() {
 }
 
 #[test]
+fn a_client_that_begins_anew_without_nat_leaves_its_old_connection() {
+    let mut maps = maps(2);
+    assert!(go(&maps, &mut tcp(40_000, SYN)).is_ok());
+    let row = maps.nat_entries().values().find(|e| e.state & STATE_REPLY == 0).unwrap().row;
+    // The mode changed: the backend of the connection is retired, the other takes all, without NAT.
+    let other = FIRST + 1 - (row - FIRST);
+    maps.set_word(row - FIRST, Word::new(0, 0, row - FIRST, 0, true, true));
+    maps.servers[(other - FIRST) as usize].kind = crate::abi::KIND_DSR;
+    assert_eq!(go(&maps, &mut tcp(40_000, ACK)).map(|sent| sent.row), Ok(row));
+    for flags in [SYN, ACK] {
+        let sent = go(&maps, &mut tcp(40_000, flags));
+        assert_eq!(sent.map(|sent| sent.row), Ok(other), "{flags}");
+    }
+    assert!(maps.nat_entries().is_empty());
+}
+
+#[test]
 fn replies_follow_the_client_to_another_mac_address() {
     let maps = maps(1);
     let mut there = tcp(2000, SYN);

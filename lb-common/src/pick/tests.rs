@@ -264,6 +264,25 @@ fn without_room_a_flow_goes_where_a_later_miss_would() {
 }
 
 #[test]
+fn without_room_a_datagram_goes_where_the_next_one_would() {
+    const UNTIL: u32 = 1500;
+    // The clock, and where every datagram goes while A drains.
+    for (now, expect) in [(UNTIL - 1, A), (UNTIL, B)] {
+        let maps = HostMaps::with_weights(&[1, 1, 1]);
+        maps.set_word(0, DRAINING);
+        maps.flows_refused.set(true);
+        maps.now.set(now);
+        let port = port_of_a(&maps, UDP);
+        let service = Service { udp_until: UNTIL, ..maps.service(false, SERVICE_UDP_FLOW) };
+        for _ in 0..2 {
+            let flow = flow(port, UDP);
+            let picked = pick(&maps, &service, &flow, hash_of(&maps, &flow));
+            assert_eq!(picked.map(|picked| picked.row), Ok(expect), "at {now}");
+        }
+    }
+}
+
+#[test]
 fn a_flow_is_kept_fresh_but_not_by_resets() {
     let maps = HostMaps::with_weights(&[1, 1, 1]);
     maps.set_word(0, DRAINING);

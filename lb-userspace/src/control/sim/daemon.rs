@@ -258,6 +258,13 @@ impl Daemon {
         });
     }
 
+    /// The next sweep begins no later than this.
+    pub(super) fn sweep_by(&mut self, at: u64) {
+        if let Sweep::Idle { due } = &mut self.sweep {
+            *due = at.min(*due);
+        }
+    }
+
     /// When the daemon next does something by itself.
     pub(super) fn next(&self, now: u64) -> u64 {
         let clock = self.services.iter().filter_map(Running::settles_at).min();
@@ -306,6 +313,7 @@ impl Daemon {
                 let services = || self.services.iter().map(|r| (r.tables.number, r.swept()));
                 let services = needed.then(|| services().collect());
                 let position = memory::position();
+                let waits = if keep(Rule::GraceFirst) { waits } else { now };
                 Sweep::Waiting { due: waits, began: now, position, services }
             }
             Sweep::Waiting { began, position, services, .. } => {

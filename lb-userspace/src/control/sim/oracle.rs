@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::Serialize;
+
 /// A server in the world.
 #[derive(Clone, Debug)]
 pub(super) struct Physical {
@@ -27,8 +29,15 @@ pub(super) enum Excuse {
     UnderWay,
 }
 
+/// Packets, and what they cost.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Traffic {
+    pub(super) packets: u64,
+    pub(super) lookups: u64,
+}
+
 /// What a run found.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Found {
     pub(super) connections: u64,
     pub(super) packets: u64,
@@ -52,6 +61,8 @@ pub(super) struct Found {
     pub(super) exhausted: u64,
     pub(super) sweeps: u64,
     pub(super) largest_flows: u64,
+    /// Before, during and after what a scenario is about.
+    pub(super) phases: [Traffic; 3],
     /// The first few, told.
     pub(super) told: Vec<String>,
 }

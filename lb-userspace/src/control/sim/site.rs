@@ -40,6 +40,16 @@ pub(super) struct Backend {
     health: Option<Health>,
 }
 
+/// What a scenario makes happen to the first backend of the first service.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scripted {
+    /// What follows counts for another column.
+    Phase(usize),
+    Hard,
+    Up,
+    Drain,
+}
+
 /// What is to happen later.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Act {
@@ -148,6 +158,16 @@ impl<const BROKEN: usize> World<BROKEN> {
         }
     }
 
+    pub(super) fn follow(&mut self, what: Scripted) {
+        let name = self.sites[0].backends[0].name.clone();
+        match what {
+            Scripted::Phase(phase) => self.phase = phase,
+            Scripted::Hard => self.health(0, &name, Health::Hard),
+            Scripted::Up => self.health(0, &name, Health::Up),
+            Scripted::Drain => self.drain(0, &name, true),
+        }
+    }
+
     fn count(&mut self, name: &'static str) {
         *self.found.events.entry(name).or_default() += 1;
     }
@@ -164,8 +184,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             0..14 => {
                 self.count("hard failure");
                 self.health(at, &name, Health::Hard);
-                self.sites[at]
-                    .later(if pick.is_multiple_of(2) { soon } else { late }, Act::Up(name));
+                self.sites[at].later(if pick.is_multiple_of(2) { soon } else { late }, Act::Up(name));
             }
             14..22 => {
                 self.count("soft failure");

@@ -20,8 +20,9 @@ use lb_common::verdict::{Event, Verdict};
 use super::cpu::Cpu;
 use super::daemon::{Daemon, MS, SECOND};
 use super::oracle::{Excuse, Found, Servers};
+use super::others::{Design, Other};
 use super::random::Random;
-use super::site::{Kind, Site};
+use super::site::{Kind, Scripted, Site};
 use super::wire::{self, ACK, FIN, RST, SYN, TCP, Target, Tuple, Way};
 use crate::control::coverage;
 use crate::dataplane::memory;
@@ -37,10 +38,15 @@ pub(super) struct Plan {
     pub(super) flows: u32,
     /// New connections per second.
     pub(super) rate: u64,
-    /// Mean time between events.
+    /// Mean time between events; zero is never.
     pub(super) pause: u64,
     /// Whether there are times when flows cannot be recorded.
     pub(super) refusals: bool,
+    pub(super) design: Design,
+    /// SYNs per second that come to nothing, of addresses that are no client's.
+    pub(super) flood: u64,
+    /// In order of time.
+    pub(super) script: Vec<(u64, Scripted)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +122,9 @@ pub(super) struct World<const BROKEN: usize> {
     settled_at: u64,
     next_tuple: u32,
     draft: Box<UnsafeCell<NatEntry>>,
+    other: Other,
+    slots_for: fn(usize) -> u32,
+    pub(super) phase: usize,
 }
 
 impl<const BROKEN: usize> World<BROKEN> {
@@ -145,18 +154,27 @@ impl<const BROKEN: usize> World<BROKEN> {
             settled_at: 0,
             next_tuple: 0,
             draft: Box::new(UnsafeCell::new(NatEntry::zeroed())),
+            other: Other::new(plan.seed, plan.flows),
+            slots_for,
+            phase: 0,
             plan,
         }
     }
 
     /// Runs until all connections have begun, and events have come all the while.
     pub(super) fn run(mut self) -> Found {
-        let (mut arrival, mut event) = (MS, 2 * SECOND);
+        let never = |rate: u64| if rate == 0 { u64::MAX } else { 2 * SECOND };
+        let (mut arrival, mut event, mut flood) =
+            (MS, never(self.plan.pause), never(self.plan.flood));
+        let mut script = std::mem::take(&mut self.plan.script).into_iter().peekable();
+        self.other.rebuild(&self.sites, &self.servers, self.slots_for);
         while self.found.connections < self.plan.connections {
             let packet = self.queue.peek().map_or(u64::MAX, |Reverse((at, ..))| *at);
             let act = self.next_act();
             let daemon = self.daemon.next(self.now);
-            self.now = packet.min(act).min(daemon).min(arrival).min(event).max(self.now);
+            let next = script.peek().map_or(u64::MAX, |(at, _)| *at);
+            let first = packet.min(act).min(daemon).min(arrival).min(event).min(next).min(flood);
+            self.now = first.max(self.now);
             if self.newest != self.daemon.floor && self.now > self.settled_at {
                 self.daemon.maps.forget_history();
                 self.daemon.floor = self.newest;
@@ -165,6 +183,9 @@ impl<const BROKEN: usize> World<BROKEN> {
             if daemon <= self.now {
                 self.daemon.tick(self.now);
                 self.notice();
+            } else if let Some((_, what)) = script.next_if(|(at, _)| *at <= self.now) {
+                self.follow(what);
+                self.notice();
             } else if act <= self.now {
                 self.act_due();
                 self.notice();
@@ -172,8 +193,11 @@ impl<const BROKEN: usize> World<BROKEN> {
                 self.event();
                 self.notice();
                 event = self.now + self.random.around(self.plan.pause);
+            } else if flood <= self.now {
+                self.flood();
+                flood = self.now + self.random.around(SECOND / self.plan.flood);
             } else if arrival <= self.now {
-                self.open();
+                self.open(self.now);
                 arrival = self.now + self.random.around(SECOND / self.plan.rate);
             } else {
                 self.turn();
@@ -192,6 +216,9 @@ impl<const BROKEN: usize> World<BROKEN> {
         }
         self.newest = newest;
         self.changes += 1;
+        if self.plan.design != Design::Exceptions {
+            self.other.rebuild(&self.sites, &self.servers, self.slots_for);
+        }
         if trace().is_some() {
             eprintln!("{} µs: changed, position {newest}", self.now);
         }
@@ -210,6 +237,13 @@ impl<const BROKEN: usize> World<BROKEN> {
                     self.queue.push(Reverse((at, id as u32, conn.generation, true)));
                 }
             }
+        }
+        for _ in 0..self.random.below(3) {
+            let at = self.now + self.random.below(50 * MS);
+            self.open(at);
+        }
+        if self.random.permille(300) {
+            self.daemon.sweep_by(self.now + self.random.below(20 * MS));
         }
         self.check_coverage();
     }
@@ -233,13 +267,13 @@ impl<const BROKEN: usize> World<BROKEN> {
         self.found.uncovered += uncovered.len() as u64;
     }
 
-    /// A client opens a connection.
-    fn open(&mut self) {
+    /// A client opens a connection, soon.
+    fn open(&mut self, at: u64) {
         self.found.connections += 1;
         let again = self.random.permille(300) && !self.used.is_empty();
         let (site, tuple, haunted) = if again {
-            let at = self.random.below(self.used.len() as u64) as usize;
-            let (site, tuple, ended) = self.used.swap_remove(at);
+            let which = self.random.below(self.used.len() as u64) as usize;
+            let (site, tuple, ended) = self.used.swap_remove(which);
             (site, tuple, !ended)
         } else {
             let site = self.choose_site();
@@ -265,7 +299,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             phase: Phase::Opening,
             target: None,
             deaths: 0,
-            last: self.now,
+            last: at,
             left: 2 + self.random.around(8) as u32,
             sent: 0,
             pace,
@@ -282,7 +316,7 @@ impl<const BROKEN: usize> World<BROKEN> {
         } else {
             self.conns[id as usize] = conn;
         }
-        self.queue.push(Reverse((self.now, id, generation, false)));
+        self.queue.push(Reverse((at, id, generation, false)));
     }
 
     fn choose_site(&mut self) -> usize {
@@ -395,7 +429,8 @@ impl<const BROKEN: usize> World<BROKEN> {
             .any(|b| self.servers.get(b.number).is_some_and(|s| s.takes_new && settled(s.since)));
         let free = wants(target.0) || !some_takes || out.refused || out.exhausted || out.stale;
         let is_there = site.backends.iter().any(|b| b.number == target.0);
-        if !(free || conn.haunted && is_there) && site.kind == Kind::Tcp {
+        let free = free || (conn.haunted && is_there);
+        if !free && site.kind == Kind::Tcp {
             self.found.misplaced += 1;
             let (now, tuple, found) = (self.now, conn.tuple, target);
             self.found.tell(|| format!("{now} µs: misplaced: {tuple:?} to {found:?}"));
@@ -531,7 +566,8 @@ impl<const BROKEN: usize> World<BROKEN> {
         let conn = &mut self.conns[id];
         conn.sent += 1;
         conn.last = self.now;
-        conn.changes = self.changes;
+        // To one that saw an older state it is as if the change came after.
+        conn.changes = self.changes - u64::from(out.stale);
         conn.silent = false;
         if out.recorded || is_recorded {
             conn.excuse = None;
@@ -593,8 +629,44 @@ impl<const BROKEN: usize> World<BROKEN> {
         self.balance(cpu, &frame, 2, vip)
     }
 
+    /// A SYN that comes to nothing.
+    fn flood(&mut self) {
+        let site = &self.sites[0];
+        let tuple = Tuple {
+            source: Ipv4Addr::from(0x6400_0000 | self.random.below(1 << 24) as u32),
+            destination: site.vip,
+            ports: (self.random.between(1024, 65_535) as u16, 443),
+            protocol: TCP,
+        };
+        let frame = tuple.frame(SYN, &[]);
+        let cpu = self.random.below(CPUS as u64) as usize;
+        self.balance(cpu, &frame, 2, tuple.destination);
+    }
+
+    /// Another design takes a frame.
+    fn balance_otherwise(&mut self, frame: &[u8]) -> Outcome {
+        let key = wire::tuple(frame).map(|tuple| key(&tuple)).unwrap();
+        let went = self.other.send(self.plan.design, &key, &self.servers);
+        self.found.lookups += went.lookups;
+        self.found.inserts += went.inserts;
+        self.found.phases[self.phase].packets += 1;
+        self.found.phases[self.phase].lookups += went.lookups;
+        Outcome {
+            end: went.to.map(|number| (number, Way::Direct)).ok_or(Verdict::DropNoBackend),
+            frame: frame.to_vec(),
+            recorded: false,
+            refused: false,
+            exhausted: false,
+            stale: false,
+            position: self.newest,
+        }
+    }
+
     /// The balancer takes a frame.
     fn balance(&mut self, cpu: usize, frame: &[u8], ingress: u32, vip: Ipv4Addr) -> Outcome {
+        if self.plan.design != Design::Exceptions {
+            return self.balance_otherwise(frame);
+        }
         let low = self.cpus[cpu].floor.max(self.daemon.floor);
         let lags = self.now < self.cpus[cpu].lags_until && low < self.newest;
         let begins = match (lags, lags && self.random.permille(700)) {
@@ -621,6 +693,8 @@ impl<const BROKEN: usize> World<BROKEN> {
         let counted = &view.counted;
         self.found.stale += u64::from(begins != self.newest);
         self.found.lookups += counted.of(Event::FlowLookup);
+        self.found.phases[self.phase].packets += 1;
+        self.found.phases[self.phase].lookups += counted.of(Event::FlowLookup);
         self.found.inserts += counted.of(Event::FlowInsert);
         self.found.exhausted += counted.of(Event::WalkExhausted);
         let refused =
