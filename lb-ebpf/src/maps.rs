@@ -191,12 +191,12 @@ impl Maps for KernelMaps {
     // Not inlined: its key is 24 bytes of stack, and it has two callers.
     #[inline(never)]
     fn vip_prefix(&self, family: u32, address: &Address) -> Option<u32> {
-        PREFIXES.get(&longest(0, family, address)).copied()
+        PREFIXES.get(longest(0, family, address)).copied()
     }
 
     #[inline(always)]
     fn listed(&self, list: u32, family: u32, source: &Address) -> bool {
-        SOURCES.get(&longest(list, family, source)).is_some()
+        SOURCES.get(longest(list, family, source)).is_some()
     }
 
     #[inline(always)]

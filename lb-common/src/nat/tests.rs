@@ -315,7 +315,7 @@ fn a_client_that_begins_anew_without_nat_leaves_its_old_connection() {
     // The mode changed: the backend of the connection is retired, the other takes all, without NAT.
     let other = FIRST + 1 - (row - FIRST);
     maps.set_word(row - FIRST, Word::new(0, 0, row - FIRST, 0, true, true));
-    maps.servers[(other - FIRST) as usize].kind = crate::abi::KIND_DSR;
+    maps.servers[(other - FIRST) as usize].kind = KIND_DSR;
     assert_eq!(go(&maps, &mut tcp(40_000, ACK)).map(|sent| sent.row), Ok(row));
     for flags in [SYN, ACK] {
         let sent = go(&maps, &mut tcp(40_000, flags));

@@ -68,6 +68,10 @@ pub(super) struct Found {
 }
 
 impl Found {
+    pub(super) fn events_total(&self) -> u64 {
+        self.events.values().sum()
+    }
+
     /// All that must not be.
     pub(super) fn wrong(&self) -> u64 {
         self.misdirected + self.misplaced

@@ -184,7 +184,8 @@ impl<const BROKEN: usize> World<BROKEN> {
             0..14 => {
                 self.count("hard failure");
                 self.health(at, &name, Health::Hard);
-                self.sites[at].later(if pick.is_multiple_of(2) { soon } else { late }, Act::Up(name));
+                self.sites[at]
+                    .later(if pick.is_multiple_of(2) { soon } else { late }, Act::Up(name));
             }
             14..22 => {
                 self.count("soft failure");
