@@ -118,10 +118,12 @@ fn by_nat_a_connection_id_names_the_backend_of_new_connections() {
             let packet =
                 |index| frame(&FROM_CLIENT, client(to, from), to, UDP, 0, &short_header(index));
             let first = usize::from(from % 3);
-            for index in [first, (first + 1) % 3, first, (first + 2) % 3] {
+            let ids = [first, (first + 1) % 3, first, (first + 2) % 3];
+            for (at, index) in ids.into_iter().enumerate() {
                 let mut row = Row::new("QUIC by NAT", packet(index), Sent(Way::Nat));
                 row.backend = Some(first);
-                row.events = vec![Event::QuicServerId];
+                // Once it is open, nobody asks its connection ids.
+                row.events = if at == 0 { vec![Event::QuicServerId] } else { Vec::new() };
                 world.check(&row);
             }
         }
