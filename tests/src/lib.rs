@@ -4,6 +4,7 @@
 //! Used by the tests, `cargo xtask lab` and `cargo xtask demo`. Knows the product only by its command line.
 
 mod balancer;
+pub mod bench;
 mod capture;
 mod decap;
 mod http;
