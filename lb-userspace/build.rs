@@ -1,5 +1,6 @@
 //! Compiles the XDP programs (`lb-ebpf`) for the kernel and leaves their ELFs in `$OUT_DIR`, where the binary embeds
-//! them: `holdfast`, the balancer's, and `decap`.
+//! them: `holdfast`, the balancer's, and `decap`. What the benchmarks need in the kernel is compiled beside them and
+//! stays in `target/ebpf`.
 //!
 //! Compiler and linker are those that `cargo xtask setup` found or installed; this script installs nothing.
 
@@ -11,6 +12,8 @@ use std::{
 
 /// The programs, by the names of `lb-ebpf`'s binaries.
 const PROGRAMS: [&str; 2] = ["holdfast", "decap"];
+/// Those that measure them.
+const BENCHES: [&str; 1] = ["bench-prog"];
 
 /// What `cargo xtask setup` wrote down.
 struct Toolchain {
@@ -114,7 +117,7 @@ fn compile(root: &Path, tools: &Toolchain, triple: &str, target_dir: &Path) -> R
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .args(["build", "--package", "lb-ebpf", "--release", "--locked"])
-        .args(PROGRAMS.iter().flat_map(|program| ["--bin", program]))
+        .args(PROGRAMS.iter().chain(&BENCHES).flat_map(|program| ["--bin", program]))
         .args(["-Zbuild-std=core", "--target", triple, "--target-dir"])
         .arg(target_dir);
     let status =
