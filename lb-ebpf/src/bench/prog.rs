@@ -12,7 +12,7 @@ use core::arch::asm;
 use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action, xdp_md};
-use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, ProgramArray};
 use aya_ebpf::programs::XdpContext;
@@ -28,6 +28,14 @@ static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// Packets written so far.
 #[map]
 static NEXT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// When every [`WINDOW`]th packet was written, in nanoseconds: a ring.
+#[map]
+static TIMES: Array<u64> = Array::with_max_entries(TIMES_KEPT, BPF_F_MMAPABLE);
+
+/// Packets between two times; a power of two.
+const WINDOW: u64 = 1 << 12;
+const TIMES_KEPT: u32 = 256;
 
 /// A word that differs between flows: `base + (flow >> shift & mask) << up`, big-endian.
 #[repr(C)]
@@ -137,6 +145,12 @@ fn next_flow() -> Option<u32> {
         *counter += 1;
         *counter
     };
+    if next & (WINDOW - 1) == 0
+        && let Some(time) = TIMES.get_ptr_mut((next / WINDOW) as u32 & (TIMES_KEPT - 1))
+    {
+        // SAFETY: as above, and a plain helper call.
+        unsafe { *time = bpf_ktime_get_ns() };
+    }
     let mixed = (next as u32).wrapping_mul(0x9e37_79b1) & shape!(flows);
     Some(mixed ^ mixed >> (shape!(fold) & 31))
 }

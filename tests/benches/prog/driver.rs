@@ -1,9 +1,9 @@
 //! The kernel's side: programs run on packets that one of them writes, and are timed.
 
-use std::{path::Path, time::Instant};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::ProgramArray;
+use aya::maps::{Array, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
@@ -82,25 +82,50 @@ impl Driver {
         self.test(&fd)
     }
 
-    /// Runs so many packets; nanoseconds for each, the system call's own time included.
-    pub(crate) fn run(&mut self, packets: u32, expected: Action) -> Result<f64> {
+    /// Runs so many packets.
+    pub(crate) fn run(&mut self, packets: u32, expected: Action) -> Result<()> {
         let driver = program(&mut self.ebpf, "bench")?;
         let options = TestRunOptions {
             data_in: Some(&self.frame),
             repeat: packets,
             ..TestRunOptions::default()
         };
-        let began = Instant::now();
         let result = driver.test_run(options)?;
-        let took = began.elapsed();
         ensure!(
             result.return_value == expected as u32,
             "the program answered {}, not {expected:?}",
             result.return_value
         );
-        Ok(took.as_nanos() as f64 / f64::from(packets))
+        Ok(())
+    }
+
+    /// Nanoseconds per packet of so many windows of [`WINDOW`] packets, after one that is not
+    /// counted.
+    pub(crate) fn windows(&mut self, count: u32, expected: Action) -> Result<Vec<f64>> {
+        ensure!(count < TIMES, "no more than {TIMES} windows");
+        let first = self.written()? / u64::from(WINDOW) + 1;
+        self.run(WINDOW * (count + 1), expected)?;
+        let map = self.ebpf.map("TIMES").context("no map TIMES")?;
+        let times = Array::<_, u64>::try_from(map)?;
+        let at = |window: u32| times.get(&((first as u32 + window) % TIMES), 0);
+        (0..count)
+            .map(|window| {
+                let took = at(window + 1)?.saturating_sub(at(window)?);
+                Ok(took as f64 / f64::from(WINDOW))
+            })
+            .collect()
+    }
+
+    /// Packets written so far.
+    fn written(&self) -> Result<u64> {
+        let map = self.ebpf.map("NEXT").context("no map NEXT")?;
+        Ok(Array::<_, u64>::try_from(map)?.get(&0, 0)?)
     }
 }
+
+/// Packets between two times that the driver takes, and times that it keeps.
+const WINDOW: u32 = 1 << 12;
+const TIMES: u32 = 256;
 
 fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
     let Some(program) = ebpf.program_mut(name) else { bail!("the object has no program {name}") };

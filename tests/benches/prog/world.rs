@@ -111,6 +111,8 @@ pub(crate) struct Placed {
     rows: u32,
     /// Number of its first service.
     number: u32,
+    /// Where its tables begin.
+    first_element: u32,
 }
 
 /// The program, and the services it has.
@@ -205,6 +207,7 @@ impl World {
             first_row: self.next_row,
             rows: rows_of(&set),
             number: self.next_vip,
+            first_element: self.next_element,
         };
         for id in 0..set.backends {
             let server = server(set, id);
@@ -295,11 +298,17 @@ impl World {
         Ok(())
     }
 
-    /// All slots of a set have another previous owner, or none has.
+    /// All slots of a set have another previous owner and are marked, or none.
     pub(crate) fn set_shadowed(&mut self, placed: &Placed, shadowed: bool) -> Result<()> {
+        let Placed { set, first_element, .. } = *placed;
+        let elements = 2 * set.services * (Table::elements(set.slots, is_wide(&set)) + LINE);
+        for element in first_element / 8..(first_element + elements) / 8 {
+            self.maps.marks.set(element, if shadowed { u64::MAX } else { 0 })?;
+        }
         for service in placed.number..placed.number + placed.set.services {
             self.table.update(service, |record| {
-                record.table = Table(record.table).with_shadowed(shadowed).0;
+                let table = Table(record.table);
+                record.table = table.with_shadowed(shadowed).with_marked(shadowed).0;
             })?;
         }
         Ok(())
