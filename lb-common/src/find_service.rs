@@ -50,6 +50,16 @@ pub fn find_service<I: Ip, M: Maps>(maps: &M, flow: &Flow) -> Option<Service> {
     find_frontend::<I, M>(maps, &flow.key.destination, flow.destination_port(), flow.protocol())
 }
 
+/// The record of the flow's very destination.
+#[inline(always)]
+pub(crate) fn find_exact<'m, I: Ip, M: Maps>(
+    maps: &'m M,
+    flow: &Flow,
+) -> Option<&'m ServiceRecord> {
+    let key = service_key(flow.destination_port(), flow.protocol(), I::FAMILY);
+    find::<I, M>(maps, &flow.key.destination, key)
+}
+
 /// The service that listens on an address, a port (as in a packet) and a protocol.
 #[inline(always)]
 pub fn find_frontend<I: Ip, M: Maps>(

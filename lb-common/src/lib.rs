@@ -35,5 +35,6 @@ pub mod rewrite;
 pub mod rules;
 #[cfg(test)]
 mod samples;
+pub mod straight;
 pub mod verdict;
 pub mod vlan;

@@ -22,6 +22,7 @@ use crate::packet::Packet;
 use crate::pick::{Picked, pick};
 use crate::quic::{self, Datagram, Quic};
 use crate::rewrite::{Translate, ethernet};
+use crate::straight;
 use crate::verdict::{Event, Kind, Verdict};
 use crate::vlan;
 
@@ -142,6 +143,9 @@ const IFINDEX_BITS: u32 = (1 << 28) - 1;
 /// Counts backends and events; the caller counts the verdict, [`Verdict::NatReply`] included. A
 /// verdict of kind `Send` is an answer to the sender, which leaves where the packet came.
 pub fn run<M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> Result<Sent, Verdict> {
+    if let Some(end) = straight::run(maps, frame) {
+        return end;
+    }
     from_word(run_by(maps, frame, ingress, |part, frame, argument| match part {
         Part::Balance4 => balance::<V4, M, F>(maps, frame, argument),
         Part::Balance6 => balance::<V6, M, F>(maps, frame, argument),
@@ -176,7 +180,7 @@ pub enum Part {
     Tell6,
 }
 
-/// [`run`] with its parts given, in words ([`to_word`]).
+/// [`run`] of what goes not straight, with its parts given, in words ([`to_word`]).
 ///
 /// Verifier: words from end to end, as the compiler keeps the unused half of a `Result` in a
 /// register that it never wrote ("R0 !read_ok").
@@ -411,7 +415,7 @@ fn obstacle<I: Family, F: Frame>(frame: &mut F, server: &Server, length: u32) ->
 
 /// Makes a packet one that a server without NAT takes.
 #[inline(always)]
-fn hand_over<I: Family, M: Maps, F: Frame>(
+pub(crate) fn hand_over<I: Family, M: Maps, F: Frame>(
     maps: &M,
     frame: &mut F,
     server: &Server,

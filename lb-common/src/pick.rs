@@ -53,7 +53,7 @@ pub fn pick<M: Maps>(
 }
 
 #[inline(always)]
-fn home<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<Picked> {
+pub(crate) fn home<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<Picked> {
     let row = table.first_row() + index_of(maps, table, slot)?;
     Some(Picked { row, word: maps.word(row)? })
 }
@@ -66,7 +66,7 @@ fn index_of<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<u32> {
 }
 
 #[inline(always)]
-fn is_marked<M: Maps>(maps: &M, table: Table, slot: u32) -> bool {
+pub(crate) fn is_marked<M: Maps>(maps: &M, table: Table, slot: u32) -> bool {
     let (element, bit) = table.mark_at(slot);
     // Verifier: not `is_some_and`, which shifts what it has not read ("R1 !read_ok").
     maps.marks(element).unwrap_or_default() >> bit & 1 != 0

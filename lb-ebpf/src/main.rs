@@ -29,6 +29,10 @@ use crate::frame::XdpFrame;
 pub(crate) fn holdfast(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame(ctx.ctx);
     let ingress = frame.ingress();
+    let answer = parts::go_straight(ctx.ctx);
+    if answer != parts::NOT_STRAIGHT {
+        return answer;
+    }
     let end =
         path::run_by(&maps::KernelMaps, &mut frame, ingress, |part, frame, argument| match part {
             Part::Balance4 => parts::balance4(frame.0, argument),

@@ -2,15 +2,35 @@
 //! calls it, and none adds to another's stack but the one that calls it. All of it in one function
 //! is "BPF program is too large. Processed 1000001 insn".
 
-use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::abi::Address;
 use lb_common::find_service;
 use lb_common::ip::{V4, V6};
 use lb_common::path;
-use lb_common::pick;
+use lb_common::{pick, straight};
 
 use crate::frame::XdpFrame;
-use crate::maps::KernelMaps;
+use crate::maps::{self, KernelMaps};
+use crate::send;
+
+/// [`go_straight`]'s answer where a packet takes the whole path: no `xdp_action`.
+pub(crate) const NOT_STRAIGHT: u32 = u32::MAX;
+
+/// The straight way, to its end: the action, or [`NOT_STRAIGHT`]. Not in the entry: its stack would
+/// be added to that of every part ("combined stack size of 4 calls is 560. Too large").
+#[unsafe(export_name = "holdfast_straight")]
+#[inline(never)]
+pub(crate) extern "C" fn go_straight(ctx: *mut xdp_md) -> u32 {
+    let mut frame = XdpFrame(ctx);
+    match straight::run(&KernelMaps, &mut frame) {
+        Some(Ok(sent)) => send::send(sent, frame.ingress()),
+        Some(Err(verdict)) => {
+            maps::count_verdict(verdict);
+            xdp_action::XDP_DROP
+        }
+        None => NOT_STRAIGHT,
+    }
+}
 
 macro_rules! parts {
     ($($name:ident = $symbol:literal: $part:ident::<$family:ident>($($argument:ident)?);)*) => {$(

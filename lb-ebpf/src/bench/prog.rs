@@ -121,7 +121,7 @@ fn prepare(ctx: *mut xdp_md) -> Option<()> {
     store32::<4>(start, 0x0002_bb00);
     store32::<8>(start, 0xcc00_0000);
     store16::<12>(start, shape!(ether_type));
-    write_template(ctx)?;
+    write_template(ctx, start)?;
     macro_rules! patch {
         ($($n:literal)*) => {$(
             let at = shape!(patches[$n].at);
@@ -213,8 +213,17 @@ fn store_at(ctx: *mut xdp_md, at: u32, value: u32) -> Option<()> {
 }
 
 #[inline(always)]
-fn write_template(ctx: *mut xdp_md) -> Option<()> {
+fn write_template(ctx: *mut xdp_md, start: *mut u8) -> Option<()> {
     let words = shape!(words);
+    macro_rules! near {
+        ($($n:literal)*) => {$(
+            if words > $n {
+                store32::<{ 14 + 4 * $n }>(start, shape!(template[$n]));
+            }
+        )*};
+    }
+    // Within the bytes that every frame has.
+    near!(0 1 2 3 4 5 6 7 8 9 10 11);
     macro_rules! word {
         ($($n:literal)*) => {$(
             if words > $n {
@@ -223,7 +232,7 @@ fn write_template(ctx: *mut xdp_md) -> Option<()> {
             }
         )*};
     }
-    word!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+    word!(12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
     Some(())
 }
 
