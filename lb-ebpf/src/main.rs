@@ -4,6 +4,7 @@
 //! Every frame ends in one counted verdict. Nothing here can panic or loop without bound.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod frame;
 mod maps;

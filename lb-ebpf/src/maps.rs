@@ -3,6 +3,7 @@
 //! Sizes are set by the daemon at load; those given here are the least that works. Arrays are
 //! mapped into the daemon's memory, so a word there is one store, seen here by the next packet.
 
+use core::arch::asm;
 use core::ptr::NonNull;
 
 use aya_ebpf::Global;
@@ -82,6 +83,18 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     padding: 0,
 });
 
+/// The settings; only what is used of them is read. `Global::load` reads all of it each time, as it
+/// is volatile: the compiler must not take the initial value for the real one. So here it does not
+/// see where the address is from.
+#[inline(always)]
+fn settings() -> Settings {
+    let mut at = (&raw const SETTINGS).cast::<Settings>();
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags)) };
+    // SAFETY: `Global` is its value, which is never written once the program is loaded.
+    unsafe { *at }
+}
+
 /// Whether drops are written to the log: rare, for a person who looks for one.
 #[unsafe(no_mangle)]
 static LOG_DROPS: Global<u32> = Global::new(0);
@@ -92,7 +105,7 @@ pub(crate) struct KernelMaps;
 impl Maps for KernelMaps {
     #[inline(always)]
     fn settings(&self) -> Settings {
-        SETTINGS.load()
+        settings()
     }
 
     #[inline(always)]
@@ -222,7 +235,7 @@ impl Maps for KernelMaps {
         let Some(bucket) = BUCKETS.get_ptr_mut(processor() * LIMITS + limit as u32) else {
             return false;
         };
-        let rate = Rate::of(&SETTINGS.load(), limit);
+        let rate = Rate::of(&settings(), limit);
         // SAFETY: the bucket is this processor's, as in `count_sent`.
         let (after, got) = rate.take(unsafe { *bucket }, self.now_ms());
         // SAFETY: as above.
@@ -312,7 +325,7 @@ pub(crate) fn log_drop(ctx: &XdpContext, verdict: Verdict) {
 
 #[inline(always)]
 fn row_of_this_processor(row: u32) -> u32 {
-    processor() * SETTINGS.load().backend_rows + row
+    processor() * settings().backend_rows + row
 }
 
 #[inline(always)]
