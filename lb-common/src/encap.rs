@@ -10,8 +10,8 @@
 use network_types::ip::IpProto;
 
 use crate::abi::{
-    FEATURE_TUNNEL4, FEATURE_TUNNEL6, KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6, Server,
-    Settings,
+    FEATURE_TUNNEL4, FEATURE_TUNNEL6, KIND_DSR, KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6,
+    KIND_NAT, Server, Settings,
 };
 use crate::checksum::{Difference, Sum};
 use crate::frame::Frame;
@@ -35,13 +35,15 @@ const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
 #[inline(always)]
 #[must_use]
 pub const fn overhead(kind: u32) -> u32 {
-    const _: () = assert!(KIND_IPIP4 == 2 && KIND_IPIP6 == 3 && KIND_GUE4 == 4 && KIND_GUE6 == 5);
-    // Arithmetic, not a `match`: that may become a table in memory.
-    if kind.wrapping_sub(KIND_IPIP4) > KIND_GUE6 - KIND_IPIP4 {
-        return 0;
-    }
-    20 + 20 * (kind & 1) + UDP_HEADER * (kind >> 2)
+    (OVERHEADS >> (8 * (kind & 7))) as u32 & 0xff
 }
+
+/// A byte for each kind: arithmetic, where a `match` may become a table in memory.
+const OVERHEADS: u64 = 20 << (8 * KIND_IPIP4)
+    | 40 << (8 * KIND_IPIP6)
+    | (20 + UDP_HEADER as u64) << (8 * KIND_GUE4)
+    | (40 + UDP_HEADER as u64) << (8 * KIND_GUE6);
+const _: () = assert!(KIND_GUE6 < 8 && KIND_DSR < 8 && KIND_NAT < 8);
 
 /// What the outer headers take from the packet inside.
 #[derive(Clone, Copy, Debug)]

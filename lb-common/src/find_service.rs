@@ -242,7 +242,7 @@ fn search<'m, I: Ip, M: Maps>(
     key: u32,
 ) -> Option<(u32, &'m ServiceRecord)> {
     let settings = maps.settings();
-    let start = I::service_hash(settings.seed, address, key);
+    let start = I::service_hash(address, key);
     for probe in 0..SERVICE_PROBES {
         let place = start.wrapping_add(probe) & settings.service_mask;
         let record = maps.service(place)?;

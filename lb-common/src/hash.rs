@@ -9,6 +9,9 @@ use crate::abi::{Address, FlowKey};
 
 const K1: u64 = 0x9e37_79b9_7f4a_7c15;
 const K2: u64 = 0xc2b2_ae3d_27d4_eb4f;
+const K3: u64 = 0xd6e8_feb8_6659_fd93;
+const K4: u64 = 0xa076_1d64_78bd_642f;
+const K5: u64 = 0xe703_7ed1_a0b4_28db;
 
 /// MurmurHash3's 64-bit finalizer, a bijection.
 #[inline(always)]
@@ -75,25 +78,27 @@ pub const fn share_bits(hash: u64) -> u16 {
     hash as u16
 }
 
-/// Where a service key's search begins, before masking.
+/// Where a service key's search begins, before masking. Services are the operator's, so there is
+/// no secret in it; products that do not wait for each other are the fastest that spreads well.
 #[inline(always)]
 #[must_use]
-pub const fn service_v4(seed: u64, address: u32, key: u32) -> u32 {
-    let x = (u32::from_le(address) as u64) << 32 | key as u64;
-    spread(x ^ seed)
+pub const fn service_v4(address: u32, key: u32) -> u32 {
+    (product(address, K1).wrapping_add(product(key, K2)) >> 32) as u32
 }
 
 /// Where a service key's search begins, before masking.
 #[inline(always)]
 #[must_use]
-pub const fn service_v6(seed: u64, address: &Address, key: u32) -> u32 {
-    spread(absorb(seed, address) ^ key as u64)
+pub const fn service_v6(address: &Address, key: u32) -> u32 {
+    let [a, b, c, d] = *address;
+    let high = product(a, K3).wrapping_add(product(b, K4));
+    let low = product(c, K5).wrapping_add(product(d, K1));
+    (high.wrapping_add(low).wrapping_add(product(key, K2)) >> 32) as u32
 }
 
 #[inline(always)]
-const fn spread(x: u64) -> u32 {
-    let x = (x ^ x >> 32).wrapping_mul(K1);
-    ((x ^ x >> 29).wrapping_mul(K2) >> 32) as u32
+const fn product(word: u32, factor: u64) -> u64 {
+    (u32::from_le(word) as u64).wrapping_mul(factor)
 }
 
 /// Hash of a backend's name, for its Maglev permutation.

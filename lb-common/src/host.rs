@@ -142,9 +142,9 @@ impl HostMaps {
     pub(crate) fn place(&mut self, record: ServiceRecord) -> bool {
         let ServiceRecord { key, address, .. } = record;
         let start = if key & 7 == 4 {
-            V4::service_hash(self.settings.seed, &address, key)
+            V4::service_hash(&address, key)
         } else {
-            V6::service_hash(self.settings.seed, &address, key)
+            V6::service_hash(&address, key)
         };
         let places = (0..crate::abi::SERVICE_PROBES)
             .map(|probe| (start.wrapping_add(probe) & self.settings.service_mask) as usize);

@@ -154,10 +154,13 @@ pub trait Ip {
     /// Reads a frame of this family into `flow`: the addresses unless it has none, all else as
     /// far as it is there. (Not returned: the program has little stack, and a copy takes a tenth.)
     fn decode(packet: Packet<'_>, flow: &mut Flow) -> Result<(), Odd>;
+    /// [`Self::decode`] of most frames: `None` also of some that can be balanced, which are odd or
+    /// very short. Beside it TTL or hop limit.
+    fn decode_plain(packet: Packet<'_>) -> Option<(Flow, u8)>;
     /// Hash of a flow.
     fn hash(seed: u64, key: &FlowKey) -> u64;
     /// Where a service key's search begins, before masking.
-    fn service_hash(seed: u64, address: &Address, key: u32) -> u32;
+    fn service_hash(address: &Address, key: u32) -> u32;
     /// Whether two addresses of this family are the same.
     fn same(a: &Address, b: &Address) -> bool;
 }
@@ -233,13 +236,38 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
+    fn decode_plain(packet: Packet<'_>) -> Option<(Flow, u8)> {
+        let head = packet.head::<54>()?;
+        if head.u8::<14>() != 0x45 || head.word16::<20>() & 0x3fff_u16.to_be() != 0 {
+            return None;
+        }
+        let protocol = head.u8::<23>();
+        let (least, tcp_flags) = match protocol {
+            TCP => (40, head.u8::<47>()),
+            UDP => (28, 0),
+            _ => return None,
+        };
+        let length = head.be16::<16>();
+        if length < least || usize::from(length) + 14 > packet.len() {
+            return None;
+        }
+        let key = FlowKey {
+            source: [head.word32::<26>(), 0, 0, 0],
+            destination: [head.word32::<30>(), 0, 0, 0],
+            ports: head.word32::<34>(),
+            kind: FlowKey::kind_of(Self::FAMILY, protocol),
+        };
+        Some((Flow { key, tcp_flags, length: u32::from(length) }, head.u8::<22>()))
+    }
+
+    #[inline(always)]
     fn hash(seed: u64, key: &FlowKey) -> u64 {
         hash::flow_v4(seed, key)
     }
 
     #[inline(always)]
-    fn service_hash(seed: u64, address: &Address, key: u32) -> u32 {
-        hash::service_v4(seed, address[0], key)
+    fn service_hash(address: &Address, key: u32) -> u32 {
+        hash::service_v4(address[0], key)
     }
 
     #[inline(always)]
@@ -296,13 +324,36 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
+    fn decode_plain(packet: Packet<'_>) -> Option<(Flow, u8)> {
+        let head = packet.head::<74>()?;
+        let protocol = head.u8::<20>();
+        let (least, tcp_flags) = match protocol {
+            TCP => (20, head.u8::<67>()),
+            UDP => (8, 0),
+            _ => return None,
+        };
+        let length = head.be16::<18>();
+        let is_whole = length >= least && usize::from(length) + 54 <= packet.len();
+        if head.u8::<14>() >> 4 != 6 || !is_whole {
+            return None;
+        }
+        let key = FlowKey {
+            source: head.words::<22>(),
+            destination: head.words::<38>(),
+            ports: head.word32::<54>(),
+            kind: FlowKey::kind_of(Self::FAMILY, protocol),
+        };
+        Some((Flow { key, tcp_flags, length: u32::from(length) + 40 }, head.u8::<21>()))
+    }
+
+    #[inline(always)]
     fn hash(seed: u64, key: &FlowKey) -> u64 {
         hash::flow_v6(seed, key)
     }
 
     #[inline(always)]
-    fn service_hash(seed: u64, address: &Address, key: u32) -> u32 {
-        hash::service_v6(seed, address, key)
+    fn service_hash(address: &Address, key: u32) -> u32 {
+        hash::service_v6(address, key)
     }
 
     #[inline(always)]

@@ -54,7 +54,13 @@ pub fn pick<M: Maps>(
 
 #[inline(always)]
 pub(crate) fn home<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<Picked> {
-    let row = table.first_row() + index_of(maps, table, slot)?;
+    // Not as the walk does, where a branch costs more.
+    let index = if table.wide() {
+        (maps.slots(table.base() + (slot >> 2))? >> ((slot & 3) * 16)) as u32 & 0xffff
+    } else {
+        (maps.slots(table.base() + (slot >> 3))? >> ((slot & 7) * 8)) as u32 & 0xff
+    };
+    let row = table.first_row() + index;
     Some(Picked { row, word: maps.word(row)? })
 }
 

@@ -14,7 +14,7 @@ use crate::encap::overhead;
 use crate::find_service::find_exact;
 use crate::frame::Frame;
 use crate::hash::fast_range;
-use crate::ip::{Flow, V4, V6, ether_type};
+use crate::ip::{V4, V6, ether_type};
 use crate::maps::Maps;
 use crate::path::{Family, Sent, hand_over};
 use crate::pick::{home, is_marked};
@@ -39,8 +39,9 @@ fn of_family<I: Family, M: Maps, F: Frame>(
     maps: &M,
     frame: &mut F,
 ) -> Option<Result<Sent, Verdict>> {
-    let mut flow = Flow::NONE;
-    I::decode(frame.packet(), &mut flow).ok()?;
+    let packet = frame.packet();
+    let bytes = packet.len() as u64;
+    let (flow, hops) = I::decode_plain(packet)?;
     let record = find_exact::<I, M>(maps, &flow)?;
     let is_syn = flow.is_syn();
     if record.flags & !PLAIN != 0 || (record.flags & SERVICE_MSS != 0 && is_syn) {
@@ -54,14 +55,12 @@ fn of_family<I: Family, M: Maps, F: Frame>(
         return None;
     }
     let server = maps.server(home.word.server())?;
+    let kind = server.kind;
     let is_near = server.ifindex != 0 && server.ifindex != IFINDEX_LOCAL && server.vlan == 0;
-    if !is_near || server.kind == KIND_NAT || flow.length + overhead(server.kind) > server.mtu {
+    let is_hop = kind == KIND_DSR || (kind != KIND_NAT && hops > 1);
+    if !is_near || !is_hop || flow.length + overhead(kind) > server.mtu {
         return None;
     }
-    if server.kind != KIND_DSR && I::hops(frame.packet())? <= 1 {
-        return None;
-    }
-    let bytes = frame.packet().len() as u64;
     // From here on the packet changes.
     if let Err(verdict) = hand_over::<I, M, F>(maps, frame, server, hash) {
         return Some(Err(verdict));

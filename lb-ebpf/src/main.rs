@@ -29,11 +29,11 @@ use crate::frame::XdpFrame;
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `#[xdp]` calls")]
 pub(crate) fn holdfast(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame(ctx.ctx);
-    let ingress = frame.ingress();
     let answer = parts::go_straight(ctx.ctx);
     if answer != parts::NOT_STRAIGHT {
         return answer;
     }
+    let ingress = frame.ingress();
     let end =
         path::run_by(&maps::KernelMaps, &mut frame, ingress, |part, frame, argument| match part {
             Part::Balance4 => parts::balance4(frame.0, argument),

@@ -317,9 +317,9 @@ impl<P: Places> ServiceTable<P> {
         let settings = self.maps.settings();
         let (address, word) = key.words();
         let start = if key.vip.is_ipv4() {
-            V4::service_hash(settings.seed, &address, word)
+            V4::service_hash(&address, word)
         } else {
-            V6::service_hash(settings.seed, &address, word)
+            V6::service_hash(&address, word)
         };
         for probe in 0..SERVICE_PROBES {
             let index = start.wrapping_add(probe) & settings.service_mask;
