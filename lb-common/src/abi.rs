@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// An IP address as four words of network-order bytes; IPv4 in the first.
 pub type Address = [u32; 4];
@@ -55,6 +55,9 @@ pub mod map {
     pub const DEVICES: &str = "DEVICES";
     /// VIP prefixes: [`super::AddressKey`] → length of the prefix, longest match.
     pub const PREFIXES: &str = "PREFIXES";
+    /// How many prefixes there are: one element. Raised before a prefix is added, and lowered after
+    /// it went.
+    pub const PREFIX_COUNT: &str = "PREFIX_COUNT";
     /// Allow lists and the block list: [`super::AddressKey`] → 1, longest match.
     pub const SOURCES: &str = "SOURCES";
     /// Rates of sources: [`super::RateKey`] → [`super::Bucket`], LRU.

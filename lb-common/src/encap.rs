@@ -13,7 +13,7 @@ use crate::abi::{
     FEATURE_TUNNEL4, FEATURE_TUNNEL6, KIND_DSR, KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6,
     KIND_NAT, Server, Settings,
 };
-use crate::checksum::{Difference, Sum};
+use crate::checksum::Sum;
 use crate::frame::Frame;
 use crate::ip::{Ip, TCP, UDP, V4, V6, ether_type};
 use crate::packet::{Head, Packet};
@@ -45,6 +45,9 @@ const OVERHEADS: u64 = 20 << (8 * KIND_IPIP4)
     | (40 + UDP_HEADER as u64) << (8 * KIND_GUE6);
 const _: () = assert!(KIND_GUE6 < 8 && KIND_DSR < 8 && KIND_NAT < 8);
 
+/// The mark of an identification that means something.
+const MAY_FRAGMENT: u32 = 1 << 16;
+
 /// What the outer headers take from the packet inside.
 #[derive(Clone, Copy, Debug)]
 pub struct Inner {
@@ -54,7 +57,8 @@ pub struct Inner {
     traffic_class: u32,
     /// [`DONT_FRAGMENT`] or zero.
     dont_fragment: u32,
-    /// What tells it from others of its flow when both are cut into pieces: 16 bits.
+    /// What tells it from others of its flow when both are cut into pieces: 16 bits, with
+    /// [`MAY_FRAGMENT`], or zero.
     identification: u32,
 }
 
@@ -197,9 +201,11 @@ impl Outer<'_> {
     #[inline(always)]
     fn ipv4<const N: usize>(&self, head: Head<'_, N>, protocol: u8, payload: u32) {
         let Inner { traffic_class, dont_fragment, identification, .. } = self.inner;
-        // The identification means nothing where nobody may fragment (RFC 6864, section 4.1).
-        let identified = (dont_fragment >> 14).wrapping_sub(1) & 0xffff;
-        let identification = (identification ^ self.hash as u32) & identified;
+        let identification = if identification & MAY_FRAGMENT != 0 {
+            (identification ^ self.hash as u32) & 0xffff
+        } else {
+            0
+        };
         let lengths = (0x4500 << 16 | traffic_class << 16 | (payload + 20) & 0xffff).to_be();
         let fragments = (identification << 16 | dont_fragment).to_be();
         let hops = (OUTER_HOPS << 24 | u32::from(protocol) << 16).to_be();
@@ -245,19 +251,27 @@ impl Encapsulate for V4 {
     #[inline(always)]
     fn enter(packet: Packet<'_>) -> Option<Inner> {
         let head = packet.head::<34>()?;
-        let hops = u32::from(head.word16::<22>());
-        let fewer = hops.wrapping_sub(u32::from(u16::from_ne_bytes([1, 0]))) & 0xffff;
-        let hop = Difference::none().replace(hops, fewer);
-        head.set_word16::<22>(fewer as u16);
-        head.set_word16::<24>(hop.apply(head.word16::<24>()));
+        // As any router (RFC 1141): one taken from the word is one added to its checksum, whose
+        // form of zero stays that of a sum that is not.
+        let hop = u16::from_ne_bytes([1, 0]);
+        head.set_word16::<22>(head.word16::<22>().wrapping_sub(hop));
+        let check = u32::from(head.word16::<24>()) + u32::from(hop);
+        head.set_word16::<24>((check + ((check + 1) >> 16)) as u16);
         let fragment = u32::from(head.be16::<20>());
+        let dont_fragment = fragment & DONT_FRAGMENT;
+        // Its sender tells packets apart by it (RFC 6864, section 4.3), and fragments of one
+        // by their offset; a hash alone would mix pieces of any two packets of a flow. It means
+        // nothing where nobody may fragment (section 4.1).
+        let identification = if dont_fragment != 0 {
+            0
+        } else {
+            u32::from(head.be16::<18>()) ^ (fragment << 8 | fragment >> 8) & 0xffff | MAY_FRAGMENT
+        };
         Some(Inner {
             length: u32::from(head.be16::<16>()),
             traffic_class: u32::from(head.u8::<15>()),
-            dont_fragment: fragment & DONT_FRAGMENT,
-            // Its sender tells packets apart by it (RFC 6864, section 4.3), and fragments of one
-            // by their offset; a hash alone would mix pieces of any two packets of a flow.
-            identification: u32::from(head.be16::<18>()) ^ (fragment << 8 | fragment >> 8) & 0xffff,
+            dont_fragment,
+            identification,
         })
     }
 

@@ -60,6 +60,21 @@ pub(crate) fn find_exact<'m, I: Ip, M: Maps>(
     find::<I, M>(maps, &flow.key.destination, key)
 }
 
+/// The record of an address alone.
+#[inline(always)]
+pub(crate) fn find_alone<'m, I: Ip, M: Maps>(
+    maps: &'m M,
+    address: &Address,
+) -> Option<&'m ServiceRecord> {
+    find::<I, M>(maps, address, service_key(0, 0, I::FAMILY))
+}
+
+/// Whether a VIP prefix holds an address.
+#[inline(always)]
+pub(crate) fn is_in_prefix<I: Ip, M: Maps>(maps: &M, address: &Address) -> bool {
+    has_prefixes(maps) && maps.vip_prefix(I::FAMILY, address).is_some()
+}
+
 /// The service that listens on an address, a port (as in a packet) and a protocol.
 #[inline(always)]
 pub fn find_frontend<I: Ip, M: Maps>(
@@ -101,14 +116,10 @@ fn of_record<M: Maps>(maps: &M, record: &ServiceRecord) -> Service {
 /// Called through [`Maps::address`].
 #[inline(always)]
 pub fn find_address<I: Ip, M: Maps>(maps: &M, address: &Address) -> u32 {
-    let own = find::<I, M>(maps, address, service_key(0, 0, I::FAMILY));
-    let bits = own.map_or(0, |record| record.flags);
+    let bits = find_alone::<I, M>(maps, address).map_or(0, |record| record.flags);
     // Every prefix in the map is of VIPs.
-    let unsettled = bits & ADDRESS_VIP == 0 && has_prefixes(maps);
-    match unsettled.then(|| maps.vip_prefix(I::FAMILY, address)).flatten() {
-        Some(_) => bits | ADDRESS_VIP,
-        None => bits,
-    }
+    let is_in_prefix = bits & ADDRESS_VIP == 0 && is_in_prefix::<I, M>(maps, address);
+    if is_in_prefix { bits | ADDRESS_VIP } else { bits }
 }
 
 /// How the records of a prefix name it: its bits, then a one, then zeroes. So prefixes of any

@@ -13,7 +13,7 @@
 
 use crate::abi::{
     FlowKey, NAT_PORT_TRIES, NatEntry, STATE_CLOSING, STATE_REPLY, STATE_USED, Server,
-    TOUCH_SECONDS, WALK_STEPS, join_ports,
+    TOUCH_SECONDS, WALK_STEPS, Word, join_ports,
 };
 use crate::frame::Frame;
 use crate::hash::{fast_range, step};
@@ -47,7 +47,7 @@ pub fn known<'m, M: Maps>(maps: &'m M, flow: &Flow) -> Known<'m> {
     if is_usable(maps, flow, slot.entry()) {
         return Known::Connection(slot);
     }
-    if slot.entry().state & STATE_REPLY != 0 { Known::Reply } else { Known::Void }
+    if is_reply(slot.entry()) { Known::Reply } else { Known::Void }
 }
 
 /// Translates a client's packet and addresses it to its backend.
@@ -61,12 +61,36 @@ pub fn forward<I: Translate, M: Maps>(
     arrival: Arrival,
 ) -> Result<Sent, Verdict> {
     let frame = frame_ethernet(packet).ok_or(Verdict::DropInternal)?;
-    let entry = slot.entry();
     follow_client(maps, slot, flow, &frame, arrival);
+    translate_to_backend::<I, M>(maps, packet, slot, server, flow)?;
+    Ok(Sent { ifindex: server.ifindex, row: slot.entry().row, vlan: server.vlan })
+}
+
+/// The part of [`forward`] that every packet takes.
+#[inline(always)]
+pub(crate) fn translate_to_backend<I: Translate, M: Maps>(
+    maps: &M,
+    packet: Packet<'_>,
+    slot: NatSlot<'_>,
+    server: &Server,
+    flow: &Flow,
+) -> Result<(), Verdict> {
     touch(maps, slot, flow);
-    translate::<I>(packet, flow, entry)?;
-    ethernet(packet, &server.ethernet).ok_or(Verdict::DropInternal)?;
-    Ok(Sent { ifindex: server.ifindex, row: entry.row, vlan: server.vlan })
+    translate::<I>(packet, flow, slot.entry())?;
+    ethernet(packet, &server.ethernet).ok_or(Verdict::DropInternal)
+}
+
+/// Whether a client's packet came by the way that its connection's last one came.
+#[inline(always)]
+pub(crate) fn is_where_it_was(packet: Packet<'_>, entry: &NatEntry, arrival: Arrival) -> bool {
+    frame_ethernet(packet).is_some_and(|frame| came_by(entry, &frame, arrival))
+}
+
+#[inline(always)]
+fn came_by(entry: &NatEntry, frame: &[u32; 3], arrival: Arrival) -> bool {
+    let known = &entry.ethernet;
+    let same_hop = (frame[0] ^ known[0]) | (frame[1] ^ known[1]) | (frame[2] ^ known[2]) == 0;
+    same_hop && entry.ifindex == arrival.ifindex && entry.vlan == arrival.vlan
 }
 
 /// Whether a packet to a NAT address is to a port that NAT hands out; the host's own traffic is
@@ -114,7 +138,7 @@ pub fn error<I: Translate + Icmp, M: Maps>(
     };
     icmp::translate_quoted::<I>(packet, (&entry.source, &entry.destination), &inner)
         .ok_or(Verdict::DropInternal)?;
-    if entry.state & STATE_REPLY != 0 {
+    if is_reply(entry) {
         ethernet(packet, &entry.ethernet).ok_or(Verdict::DropInternal)?;
         return Ok(Sent { ifindex: entry.ifindex, row: Sent::TO_CLIENT, vlan: entry.vlan });
     }
@@ -135,7 +159,7 @@ pub fn server_of<'m, M: Maps>(maps: &'m M, entry: &NatEntry) -> Result<&'m Serve
 #[inline(always)]
 pub fn known_reply<'m, M: Maps>(maps: &'m M, flow: &Flow) -> Option<NatSlot<'m>> {
     maps.count(Event::NatLookup);
-    maps.nat(&flow.key).filter(|slot| slot.entry().state & STATE_REPLY != 0)
+    maps.nat(&flow.key).filter(|slot| is_reply(slot.entry()))
 }
 
 /// The key of a connection's other entry: what this entry makes of a packet, seen from there.
@@ -160,13 +184,26 @@ fn translate<I: Translate>(
 /// Whether a packet of this flow may go on by this entry.
 #[inline(always)]
 pub fn is_usable<M: Maps>(maps: &M, flow: &Flow, entry: &NatEntry) -> bool {
-    let Some(word) = maps.word(entry.row) else { return false };
-    if !word.serving() || word.generation() != entry.generation || entry.state & STATE_REPLY != 0 {
-        return false;
+    usable_word(maps, flow, entry).is_some()
+}
+
+/// The word of an entry's backend, if a packet of this flow may go on by the entry.
+#[inline(always)]
+pub(crate) fn usable_word<M: Maps>(maps: &M, flow: &Flow, entry: &NatEntry) -> Option<Word> {
+    let word = maps.word(entry.row)?;
+    if !word.serving() || word.generation() != entry.generation || is_reply(entry) {
+        return None;
     }
     let anew = flow.is_syn();
     let finished = entry.state & STATE_CLOSING != 0;
-    !(anew && (word.retired() || (word.admit() == 0 && finished)))
+    let ends = anew && (word.retired() || (word.admit() == 0 && finished));
+    (!ends).then_some(word)
+}
+
+/// Whether it is a reply entry.
+#[inline(always)]
+pub(crate) const fn is_reply(entry: &NatEntry) -> bool {
+    entry.state & STATE_REPLY != 0
 }
 
 /// Replies leave by the way the client's last packet came.
@@ -179,9 +216,7 @@ fn follow_client<M: Maps>(
     arrival: Arrival,
 ) {
     let entry = slot.entry();
-    let known = &entry.ethernet;
-    let same_hop = (frame[0] ^ known[0]) | (frame[1] ^ known[1]) | (frame[2] ^ known[2]) == 0;
-    if same_hop && entry.ifindex == arrival.ifindex && entry.vlan == arrival.vlan {
+    if came_by(entry, frame, arrival) {
         return;
     }
     maps.count(Event::NatHopLearned);
@@ -315,7 +350,7 @@ fn establish<M: Maps, F: Frame>(
 #[inline(never)]
 pub fn close_void<M: Maps>(maps: &M, flow: &Flow) -> bool {
     let Some(slot) = maps.nat(&flow.key) else { return false };
-    if is_usable(maps, flow, slot.entry()) || slot.entry().state & STATE_REPLY != 0 {
+    if is_usable(maps, flow, slot.entry()) || is_reply(slot.entry()) {
         return true;
     }
     maps.count(Event::NatVoid);

@@ -167,7 +167,7 @@ mod raw {
                 unsafe {
                     asm!(concat!("{value} = *(", $size, " *)({at} + {offset})"),
                         value = lateout(reg) value, at = in(reg) at, offset = const AT,
-                        options(nostack, readonly, preserves_flags));
+                        options(pure, nostack, readonly, preserves_flags));
                 }
                 value as $type
             }

@@ -143,8 +143,9 @@ const IFINDEX_BITS: u32 = (1 << 28) - 1;
 /// Counts backends and events; the caller counts the verdict, [`Verdict::NatReply`] included. A
 /// verdict of kind `Send` is an answer to the sender, which leaves where the packet came.
 pub fn run<M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> Result<Sent, Verdict> {
-    if let Some(end) = straight::run(maps, frame) {
-        return end;
+    let end = straight::run(maps, frame, ingress);
+    if end != straight::NOT_STRAIGHT {
+        return from_word(end);
     }
     from_word(run_by(maps, frame, ingress, |part, frame, argument| match part {
         Part::Balance4 => balance::<V4, M, F>(maps, frame, argument),
@@ -567,14 +568,16 @@ fn follow_quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Resul
         _ => Verdict::DropIcmpNoFlow,
     };
     flow = icmp::quoted::<I>(frame.packet()).ok_or(unknown)?;
-    if maps.settings().features & FEATURE_NAT != 0 {
+    let service = find_service::<I, M>(maps, &flow);
+    let may_be_nat = service.as_ref().is_none_or(|service| service.is(SERVICE_NAT));
+    if maps.settings().features & FEATURE_NAT != 0 && may_be_nat {
         maps.count(Event::NatLookup);
         if let Some(slot) = maps.nat(&flow.key) {
             maps.count(Event::Quoted);
             return Ok(nat::error::<I, M>(maps, frame.packet(), slot)?);
         }
     }
-    let service = find_service::<I, M>(maps, &flow).ok_or(unknown)?;
+    let service = service.ok_or(unknown)?;
     let hash = flow_hash::<I>(maps.settings().seed, &service, &flow.key);
     let picked = pick(maps, &service, &flow, hash)?;
     let server = maps.server(picked.word.server()).ok_or(Verdict::DropInternal)?;

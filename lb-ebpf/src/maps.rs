@@ -55,6 +55,8 @@ static DEVICES: DevMapHash = DevMapHash::with_max_entries(8, 0);
 #[map]
 static PREFIXES: LpmTrie<Listed, u32> = LpmTrie::with_max_entries(8, 0);
 #[map]
+static PREFIX_COUNT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
 static SOURCES: LpmTrie<Listed, u32> = LpmTrie::with_max_entries(8, 0);
 #[map]
 static RATES: LruHashMap<RateKey, Bucket> = LruHashMap::with_max_entries(8, 0);
@@ -201,10 +203,13 @@ impl Maps for KernelMaps {
         let _ = NAT.remove(key);
     }
 
-    // Not inlined: its key is 24 bytes of stack, and it has two callers.
-    #[inline(never)]
+    #[inline(always)]
     fn vip_prefix(&self, family: u32, address: &Address) -> Option<u32> {
-        PREFIXES.get(longest(0, family, address)).copied()
+        // Most nodes have none, and a look-up of the longest match is a dear one.
+        match PREFIX_COUNT.get(0) {
+            Some(count) if *count != 0 => longest_prefix(family, address),
+            _ => None,
+        }
     }
 
     #[inline(always)]
@@ -299,6 +304,12 @@ impl Maps for KernelMaps {
 #[inline(always)]
 pub(crate) fn redirect(ifindex: u32) -> Option<u32> {
     DEVICES.redirect(ifindex, 0).ok()
+}
+
+/// Not inlined: its key is 24 bytes of stack, and it has several callers.
+#[inline(never)]
+fn longest_prefix(family: u32, address: &Address) -> Option<u32> {
+    PREFIXES.get(longest(0, family, address)).copied()
 }
 
 /// The key that finds the longest prefix of a list which holds an address.

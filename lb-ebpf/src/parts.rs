@@ -7,6 +7,7 @@ use lb_common::abi::Address;
 use lb_common::find_service;
 use lb_common::ip::{V4, V6};
 use lb_common::path;
+use lb_common::verdict::Kind;
 use lb_common::{pick, straight};
 
 use crate::frame::XdpFrame;
@@ -22,13 +23,21 @@ pub(crate) const NOT_STRAIGHT: u32 = u32::MAX;
 #[inline(never)]
 pub(crate) extern "C" fn go_straight(ctx: *mut xdp_md) -> u32 {
     let mut frame = XdpFrame(ctx);
-    match straight::run(&KernelMaps, &mut frame) {
-        Some(Ok(sent)) => send::send(sent, frame.ingress()),
-        Some(Err(verdict)) => {
+    let ingress = frame.ingress();
+    let end = straight::run(&KernelMaps, &mut frame, ingress);
+    if end == straight::NOT_STRAIGHT {
+        return NOT_STRAIGHT;
+    }
+    match path::from_word(end) {
+        Ok(sent) => send::send(sent, ingress),
+        Err(verdict) => {
             maps::count_verdict(verdict);
-            xdp_action::XDP_DROP
+            if matches!(verdict.kind(), Kind::Pass) {
+                xdp_action::XDP_PASS
+            } else {
+                xdp_action::XDP_DROP
+            }
         }
-        None => NOT_STRAIGHT,
     }
 }
 

@@ -61,7 +61,7 @@ struct Shape {
     fold: u32,
     /// Ethernet type as it lies in memory.
     ether_type: u32,
-    /// Words used.
+    /// Words that are written anew, a bit for each: what no program changed is still there.
     words: u32,
     template: [u32; WORDS],
     patches: [Patch; PATCHES],
@@ -217,7 +217,7 @@ fn write_template(ctx: *mut xdp_md, start: *mut u8) -> Option<()> {
     let words = shape!(words);
     macro_rules! near {
         ($($n:literal)*) => {$(
-            if words > $n {
+            if words >> $n & 1 != 0 {
                 store32::<{ 14 + 4 * $n }>(start, shape!(template[$n]));
             }
         )*};
@@ -226,7 +226,7 @@ fn write_template(ctx: *mut xdp_md, start: *mut u8) -> Option<()> {
     near!(0 1 2 3 4 5 6 7 8 9 10 11);
     macro_rules! word {
         ($($n:literal)*) => {$(
-            if words > $n {
+            if words >> $n & 1 != 0 {
                 let start = head::<{ 14 + 4 * $n + 4 }>(ctx)?;
                 store32::<{ 14 + 4 * $n }>(start, shape!(template[$n]));
             }

@@ -32,8 +32,10 @@ pub struct LiveMaps {
     pub spare: Mapped<u64>,
     pub flows: Entries<FlowKey, FlowEntry>,
     pub nat: Entries<FlowKey, NatEntry>,
-    /// VIP prefixes: their lengths, longest match.
+    /// VIP prefixes: their lengths, longest match. Written by [`Self::add_prefix`] and
+    /// [`Self::remove_prefix`].
     pub prefixes: Entries<AddressKey, u32>,
+    prefix_count: Mapped<u64>,
     /// Sources on lists, longest match.
     pub sources: Entries<AddressKey, u32>,
     pub rates: Entries<RateKey, Bucket>,
@@ -61,6 +63,7 @@ impl LiveMaps {
             flows: entries(ebpf, map::FLOWS)?,
             nat: entries(ebpf, map::NAT)?,
             prefixes: entries(ebpf, map::PREFIXES)?,
+            prefix_count: array(ebpf, map::PREFIX_COUNT)?,
             sources: entries(ebpf, map::SOURCES)?,
             rates: entries(ebpf, map::RATES)?,
             server_ids: entries(ebpf, map::SERVER_IDS)?,
@@ -69,6 +72,20 @@ impl LiveMaps {
             new_flows: array(ebpf, map::NEW_FLOWS)?,
             counters: array(ebpf, map::COUNTERS)?,
         })
+    }
+
+    /// Adds a VIP prefix that is not there.
+    pub fn add_prefix(&self, key: &AddressKey, length: u32) -> Result<()> {
+        let count = self.prefix_count.get(0).unwrap_or_default();
+        self.prefix_count.set(0, count + 1)?;
+        self.prefixes.set(key, length).context("VIP prefixes")
+    }
+
+    /// Removes a VIP prefix that is there.
+    pub fn remove_prefix(&self, key: &AddressKey) -> Result<()> {
+        self.prefixes.remove(key).context("VIP prefixes")?;
+        let count = self.prefix_count.get(0).unwrap_or_default();
+        self.prefix_count.set(0, count.saturating_sub(1))
     }
 
     /// What the program was loaded with.
@@ -99,6 +116,7 @@ impl LiveMaps {
             flows: Entries::in_memory(flows, true),
             nat: Entries::in_memory(nat, false),
             prefixes: Entries::in_memory(64, false),
+            prefix_count: Mapped::anonymous(1)?,
             sources: Entries::in_memory(64, false),
             rates: Entries::in_memory(64, true),
             server_ids: Entries::in_memory(1024, false),

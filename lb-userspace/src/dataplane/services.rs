@@ -363,11 +363,11 @@ impl Places for Arc<LiveMaps> {
     }
 
     fn set_prefix(&self, key: &AddressKey, length: u32) -> Result<()> {
-        self.prefixes.set(key, length).context("VIP prefixes")
+        LiveMaps::add_prefix(self, key, length)
     }
 
     fn remove_prefix(&self, key: &AddressKey) -> Result<()> {
-        self.prefixes.remove(key).context("VIP prefixes")
+        LiveMaps::remove_prefix(self, key)
     }
 }
 

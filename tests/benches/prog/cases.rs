@@ -211,7 +211,7 @@ impl Case {
     pub(crate) fn template(&self, vip: u32) -> Template {
         let Set { six, services, .. } = self.set;
         let ends = Ends { six, vip, services, flows: self.flows };
-        match self.kind {
+        let template = match self.kind {
             Kind::Tcp | Kind::Floor(_) => to_vips(ends, Payload::Tcp(ACK)),
             Kind::Syn => to_vips(ends, Payload::Tcp(SYN)),
             Kind::Udp => to_vips(ends, Payload::Udp),
@@ -224,6 +224,14 @@ impl Case {
             Kind::Miss => to_vips(Ends { vip: 0xff00, ..ends }, Payload::Tcp(ACK)),
             Kind::PortMiss => to_vips(ends, Payload::Tcp(ACK)).at_port(81),
             Kind::Decap { gue } => tunnelled(ends, gue),
+        };
+        // What is behind a new header stays as it is; a tunnel takes a hop.
+        let is_tunnelled = matches!(self.kind, Kind::Tcp | Kind::Syn | Kind::Udp | Kind::Quic)
+            && self.set.mode.overhead() != 0;
+        match self.kind {
+            Kind::Floor(_) => template.a_hop_older(six),
+            _ if is_tunnelled => template.a_hop_older(six),
+            _ => template,
         }
     }
 

@@ -135,13 +135,14 @@ fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
 /// The driver's `Shape`, word by word.
 fn shape(template: &Template, undo: i32) -> Vec<u32> {
     let bits = template.flows.ilog2();
+    let used = (template.bytes.len() as u32 - 14).div_ceil(4);
     let mut words = vec![
         template.length as u32,
         undo as u32,
         template.flows - 1,
         bits.div_ceil(2),
         u32::from(u16::from_ne_bytes([template.bytes[12], template.bytes[13]])),
-        (template.bytes.len() as u32 - 14).div_ceil(4),
+        template.written & ((1u64 << used) - 1) as u32,
     ];
     let mut bytes = template.bytes[14..].to_vec();
     bytes.resize(4 * WORDS, 0);

@@ -25,9 +25,20 @@ pub(crate) struct Template {
     pub(crate) length: usize,
     /// A power of two.
     pub(crate) flows: u32,
+    /// Words that are written anew for each packet, as the program under test changes them.
+    pub(crate) written: u32,
 }
 
+/// [`Template::written`] of a packet with which anything may be done.
+pub(crate) const EVERYTHING: u32 = u32::MAX;
+
 impl Template {
+    /// The same, where no more is done to a packet than a hop taken off it.
+    pub(crate) fn a_hop_older(mut self, six: bool) -> Self {
+        self.written = if six { 1 << 1 } else { 1 << 2 };
+        self
+    }
+
     /// The same to another port.
     pub(crate) fn at_port(mut self, port: u16) -> Self {
         for patch in self.patches.iter_mut().filter(|patch| patch.up == 16) {
@@ -129,7 +140,7 @@ pub(crate) fn to_vips(ends: Ends, payload: Payload) -> Template {
         });
     }
     let length = bytes.len().max(SMALL);
-    Template { bytes, patches, length, flows }
+    Template { bytes, patches, length, flows, written: EVERYTHING }
 }
 
 /// Full-size packets that may not be cut.
@@ -189,7 +200,7 @@ pub(crate) fn errors(ends: Ends) -> Template {
         Patch { at: l4_at, base: ports, shift: 3, mask: 0x7fff.min(flows - 1), up: 0 },
     ];
     let length = bytes.len().max(SMALL);
-    Template { bytes, patches, length, flows }
+    Template { bytes, patches, length, flows, written: EVERYTHING }
 }
 
 /// Packets in tunnels, as a balancer at [`TUNNEL`] makes them.
@@ -214,7 +225,7 @@ pub(crate) fn tunnelled(ends: Ends, gue: bool) -> Template {
     let patches =
         inner.patches.iter().map(|patch| Patch { at: patch.at + moved, ..*patch }).collect();
     let length = bytes.len().max(SMALL);
-    Template { bytes, patches, length, flows: ends.flows }
+    Template { bytes, patches, length, flows: ends.flows, written: EVERYTHING }
 }
 
 /// Where tunnels come from, of both families.
@@ -245,7 +256,7 @@ pub(crate) fn replies(six: bool, flows: u32) -> Template {
         },
     ];
     let length = bytes.len().max(SMALL);
-    Template { bytes, patches, length, flows }
+    Template { bytes, patches, length, flows, written: EVERYTHING }
 }
 
 /// Servers that NAT flows have, whatever the service has.
