@@ -237,13 +237,13 @@ impl Ip for V4 {
 
     #[inline(always)]
     fn decode_plain(packet: Packet<'_>) -> Option<(Flow, u8)> {
-        let head = packet.head::<54>()?;
+        let head = packet.head::<42>()?;
         if head.u8::<14>() != 0x45 || head.word16::<20>() & 0x3fff_u16.to_be() != 0 {
             return None;
         }
         let protocol = head.u8::<23>();
         let (least, tcp_flags) = match protocol {
-            TCP => (40, head.u8::<47>()),
+            TCP => (40, packet.head::<54>()?.u8::<47>()),
             UDP => (28, 0),
             _ => return None,
         };
@@ -325,10 +325,10 @@ impl Ip for V6 {
 
     #[inline(always)]
     fn decode_plain(packet: Packet<'_>) -> Option<(Flow, u8)> {
-        let head = packet.head::<74>()?;
+        let head = packet.head::<62>()?;
         let protocol = head.u8::<20>();
         let (least, tcp_flags) = match protocol {
-            TCP => (20, head.u8::<67>()),
+            TCP => (20, packet.head::<74>()?.u8::<67>()),
             UDP => (8, 0),
             _ => return None,
         };

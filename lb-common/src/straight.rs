@@ -101,7 +101,9 @@ fn connection<I: Family, M: Maps, F: Frame>(
     hops: u8,
     ingress: u32,
 ) -> Option<u64> {
-    let slot = maps.nat(&flow.key)?;
+    // A copy: a key that is pointed to is in memory, for all packets.
+    let key = flow.key;
+    let slot = maps.nat(&key)?;
     let entry = slot.entry();
     let word = nat::usable_word(maps, flow, entry)?;
     let server = maps.server(word.server())?;
@@ -131,7 +133,8 @@ fn to_no_service<I: Family, M: Maps, F: Frame>(
     hops: u8,
 ) -> Option<u64> {
     let Some(alone) = find_alone::<I, M>(maps, &flow.key.destination) else {
-        let is_ours = is_in_prefix::<I, M>(maps, &flow.key.destination);
+        let destination = flow.key.destination;
+        let is_ours = is_in_prefix::<I, M>(maps, &destination);
         return if is_ours { None } else { Some(verdict_word(Verdict::PassNotVip)) };
     };
     let settings = maps.settings();
@@ -145,7 +148,8 @@ fn to_no_service<I: Family, M: Maps, F: Frame>(
     if hops <= 1 || flow.length > settings.client_mtu || flow.begins() {
         return None;
     }
-    let slot = maps.nat(&flow.key)?;
+    let key = flow.key;
+    let slot = maps.nat(&key)?;
     let entry = slot.entry();
     if !nat::is_reply(entry) || entry.vlan != 0 {
         return None;
