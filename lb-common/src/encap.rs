@@ -31,7 +31,7 @@ const DONT_FRAGMENT: u32 = 0x4000;
 const ICMP: u8 = IpProto::Icmp as u8;
 const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
 
-/// Bytes that a `KIND_*` adds in front of an IP packet; 0 of one that is no tunnel.
+/// Bytes that a `KIND_*` adds in front of an IP packet; 0 of one that is no tunnel. Kinds have three bits.
 #[inline(always)]
 #[must_use]
 pub const fn overhead(kind: u32) -> u32 {

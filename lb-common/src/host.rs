@@ -200,6 +200,43 @@ impl HostMaps {
         self.events.get_mut().clear();
     }
 
+    /// The same maps once more, with nothing counted yet.
+    pub(crate) fn fork(&self) -> Self {
+        let boxed = |(key, entry)| (key, Box::new(UnsafeCell::new(entry)));
+        Self {
+            settings: self.settings,
+            services: self.services.clone(),
+            tables: self.tables.clone(),
+            marks: self.marks.clone(),
+            words: self.words.clone(),
+            ports: self.ports.clone(),
+            servers: self.servers.clone(),
+            spares: self.spares.clone(),
+            flows: self.flows.clone(),
+            flows_refused: self.flows_refused.clone(),
+            nat_room: self.nat_room.clone(),
+            now: self.now.clone(),
+            sent: RefCell::default(),
+            new_flows: RefCell::default(),
+            exhausted: self.exhausted.clone(),
+            server_ids: self.server_ids.clone(),
+            prefixes: self.prefixes.clone(),
+            sources: self.sources.clone(),
+            rates: self.rates.clone(),
+            nat: RefCell::new(self.nat_entries().into_iter().map(boxed).collect()),
+            draft: UnsafeCell::new(NatEntry::zeroed()),
+            removed: RefCell::default(),
+            events: RefCell::default(),
+        }
+    }
+
+    /// What the straight way is to share with the whole path: all that a frame left behind.
+    pub(crate) fn left(&self) -> impl PartialEq + core::fmt::Debug {
+        let flows = self.flows.borrow().clone();
+        let counted = (self.sent.borrow().clone(), self.new_flows.borrow().clone());
+        (counted, self.events.borrow().clone(), self.nat_entries(), flows)
+    }
+
     pub(crate) fn set_word(&self, index: u32, word: Word) {
         self.words[(FIRST + index) as usize].set(word);
     }

@@ -147,6 +147,15 @@ pub fn run<M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> Result<S
     if end != straight::NOT_STRAIGHT {
         return from_word(end);
     }
+    run_whole(maps, frame, ingress)
+}
+
+/// [`run`] of any frame, without the short cut: what the straight way is compared with.
+pub(crate) fn run_whole<M: Maps, F: Frame>(
+    maps: &M,
+    frame: &mut F,
+    ingress: u32,
+) -> Result<Sent, Verdict> {
     from_word(run_by(maps, frame, ingress, |part, frame, argument| match part {
         Part::Balance4 => balance::<V4, M, F>(maps, frame, argument),
         Part::Balance6 => balance::<V6, M, F>(maps, frame, argument),

@@ -208,7 +208,7 @@ fn specific(world: &mut World, six: bool, plain: &[Group]) {
     for prefix in [outer, inner] {
         world.address(prefix, ADDRESS_VIP, 1);
         let length = u32::from(prefix.length);
-        world.rig.maps.prefixes.set(&prefix_key(0, prefix), length).unwrap();
+        world.rig.maps.add_prefix(&prefix_key(0, prefix), length).unwrap();
     }
     world.address(Prefix::host(within), ADDRESS_VIP, 0);
 }
