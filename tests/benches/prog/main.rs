@@ -80,7 +80,8 @@ impl Bench {
         let sets: BTreeSet<Set> = cases.iter().map(|case| case.set).collect();
         let sets: Vec<Set> = sets.into_iter().collect();
         let nat = nat_flows(&cases);
-        let connections = nat.values().sum();
+        // A hash map may refuse its last entries.
+        let connections = nat.values().sum::<u32>() / 8 * 9;
         let world = World::new(&sets, connections)?;
         for (set, flows) in &nat {
             world.open_connections(&world.placed(set)?, *flows)?;

@@ -148,6 +148,7 @@ impl World {
                 table_bytes: slots + (1 << 20),
                 flows: 4 << 20,
                 nat_connections: nat_flows.max(1024),
+                server_ids: 1 << 14,
                 ..Limits::default()
             },
             ..Node::default()
