@@ -4,10 +4,10 @@
 //! under `lb explain`, and in the tests, on the same bytes.
 
 use crate::abi::{
-    ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FlowKey, IFINDEX_LOCAL,
-    KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES,
-    SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, STATE_REPLY, Server,
-    ServerIdKey, split_ports,
+    ADDRESS_NAT, ADDRESS_VIP, Address, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FlowKey,
+    IFINDEX_LOCAL, KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK,
+    SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC,
+    SERVICE_RATE, STATE_REPLY, Server, ServerIdKey, split_ports,
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
@@ -143,7 +143,7 @@ const IFINDEX_BITS: u32 = (1 << 28) - 1;
 /// Counts backends and events; the caller counts the verdict, [`Verdict::NatReply`] included. A
 /// verdict of kind `Send` is an answer to the sender, which leaves where the packet came.
 pub fn run<M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> Result<Sent, Verdict> {
-    let end = straight::run(maps, frame, ingress);
+    let end = straight::run(maps, frame, ingress, |end| to_word(end.map_err(Stop::Verdict)));
     if end != straight::NOT_STRAIGHT {
         return from_word(end);
     }
@@ -219,20 +219,29 @@ pub fn run_by<M: Maps, F: Frame>(
         }
         Err(verdict) => verdict_word(verdict),
     };
-    leave(maps, frame, end, tag, bytes)
+    if tag == 0 && (end >> 63 != 0 || (end >> 49) as u32 & 0xfff == 0) {
+        return count(maps, end, bytes);
+    }
+    leave_tagged(maps, frame, end, tag, bytes)
 }
 
-/// The end of the path: the tag goes on, and what was sent is counted. Only now, as what could
-/// not be tagged is not sent. A function of its own: its stack is not that of the parts' caller.
+/// The end of the path of a frame with a tag: that goes on, and what was sent is counted. Only
+/// now, as what could not be tagged is not sent. A function of its own: its stack is not that of the
+/// parts' caller.
 #[inline(never)]
-fn leave<M: Maps, F: Frame>(maps: &M, frame: &mut F, end: u64, tag: u32, bytes: u64) -> u64 {
+fn leave_tagged<M: Maps, F: Frame>(maps: &M, frame: &mut F, end: u64, tag: u32, bytes: u64) -> u64 {
     if vlan::push(frame, leaves_with(end, tag)).is_none() {
         return verdict_word(Verdict::DropInternal);
     }
-    if let Ok(sent) = from_word(end)
-        && sent.row != Sent::TO_CLIENT
-    {
-        maps.count_sent(sent.row, bytes);
+    count(maps, end, bytes)
+}
+
+/// Counts what was sent to a backend.
+#[inline(always)]
+fn count<M: Maps>(maps: &M, end: u64, bytes: u64) -> u64 {
+    let row = (end >> 28) as u32 & Sent::TO_CLIENT;
+    if end >> 63 == 0 && row != Sent::TO_CLIENT {
+        maps.count_sent(row, bytes);
     }
     end
 }
@@ -570,13 +579,12 @@ fn follow_quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Resul
         Err(Odd::Verdict(verdict)) => return Err(if_vip::<I, M>(maps, &flow, verdict).into()),
         _ => return Err(Verdict::PassBadHeader.into()),
     }
-    let address = maps.address::<I>(&flow.key.destination);
-    let unknown = match address & (ADDRESS_VIP | ADDRESS_NAT) {
-        0 => return Err(Verdict::PassNotVip.into()),
-        ADDRESS_NAT => Verdict::PassNotVip,
-        _ => Verdict::DropIcmpNoFlow,
+    let destination = flow.key.destination;
+    flow = match icmp::quoted::<I>(frame.packet()) {
+        // An error comes to where the packet came from that it quotes.
+        Some(quoted) if I::same(&quoted.key.destination, &destination) => quoted,
+        _ => return Err(quotes_no_flow::<I, M>(maps, &destination).into()),
     };
-    flow = icmp::quoted::<I>(frame.packet()).ok_or(unknown)?;
     let service = find_service::<I, M>(maps, &flow);
     let may_be_nat = service.as_ref().is_none_or(|service| service.is(SERVICE_NAT));
     if maps.settings().features & FEATURE_NAT != 0 && may_be_nat {
@@ -586,17 +594,28 @@ fn follow_quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Resul
             return Ok(nat::error::<I, M>(maps, frame.packet(), slot)?);
         }
     }
-    let service = service.ok_or(unknown)?;
+    let Some(service) = service else {
+        return Err(quotes_no_flow::<I, M>(maps, &destination).into());
+    };
     let hash = flow_hash::<I>(maps.settings().seed, &service, &flow.key);
     let picked = pick(maps, &service, &flow, hash)?;
     let server = maps.server(picked.word.server()).ok_or(Verdict::DropInternal)?;
     if server.kind == KIND_NAT {
-        return Err(unknown.into());
+        return Err(Verdict::DropIcmpNoFlow.into());
     }
     obstacle::<I, F>(frame, server, flow.length)?;
     hand_over::<I, M, F>(maps, frame, server, hash)?;
     maps.count(Event::Quoted);
     Ok(Sent { ifindex: server.ifindex, row: picked.row, vlan: server.vlan })
+}
+
+/// The verdict of an ICMP error to this address about no flow of it.
+#[inline(always)]
+fn quotes_no_flow<I: Ip, M: Maps>(maps: &M, destination: &Address) -> Verdict {
+    match maps.address::<I>(destination) & ADDRESS_VIP {
+        0 => Verdict::PassNotVip,
+        _ => Verdict::DropIcmpNoFlow,
+    }
 }
 
 #[inline(always)]

@@ -17,7 +17,7 @@ use crate::hash::fast_range;
 use crate::ip::{Flow, V4, V6, ether_type};
 use crate::maps::Maps;
 use crate::nat;
-use crate::path::{Arrival, Family, Sent, Stop, hand_over, to_word, verdict_word};
+use crate::path::{Arrival, Family, Sent, hand_over};
 use crate::pick::{home, is_marked};
 use crate::verdict::{Event, Verdict};
 
@@ -28,32 +28,45 @@ const PLAIN: u32 = SERVICE_UDP_FLOW | SERVICE_MSS;
 /// No end: the frame takes the whole path.
 pub const NOT_STRAIGHT: u64 = u64::MAX;
 
-/// Takes a frame that arrived on interface `ingress` the straight way; its end ([`to_word`]), or
-/// [`NOT_STRAIGHT`].
+/// Takes a frame that arrived on interface `ingress` the straight way: what `finish` makes of its
+/// end, or [`NOT_STRAIGHT`].
+///
+/// Not a `Result`: the compiler keeps the unused half of one in a register that it never wrote.
+/// Verifier: "R3 !read_ok".
 #[inline(always)]
-pub fn run<M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> u64 {
+pub fn run<M: Maps, F: Frame>(
+    maps: &M,
+    frame: &mut F,
+    ingress: u32,
+    finish: impl Fn(Result<Sent, Verdict>) -> u64,
+) -> u64 {
     let Some(head) = frame.packet().head::<14>() else { return NOT_STRAIGHT };
     let end = match head.be16::<12>() {
-        ether_type::IPV4 => of_family::<V4, M, F>(maps, frame, ingress),
-        ether_type::IPV6 => of_family::<V6, M, F>(maps, frame, ingress),
+        ether_type::IPV4 => of_family::<V4, M, F>(maps, frame, ingress, finish),
+        ether_type::IPV6 => of_family::<V6, M, F>(maps, frame, ingress, finish),
         _ => None,
     };
     end.unwrap_or(NOT_STRAIGHT)
 }
 
 #[inline(always)]
-fn of_family<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F, ingress: u32) -> Option<u64> {
+fn of_family<I: Family, M: Maps, F: Frame>(
+    maps: &M,
+    frame: &mut F,
+    ingress: u32,
+    finish: impl Fn(Result<Sent, Verdict>) -> u64,
+) -> Option<u64> {
     let (flow, hops) = I::decode_plain(frame.packet())?;
     let Some(record) = find_exact::<I, M>(maps, &flow) else {
-        return to_no_service::<I, M, F>(maps, frame, &flow, hops);
+        return to_no_service::<I, M, F>(maps, frame, &flow, hops, finish);
     };
     if record.flags & SERVICE_MSS != 0 && flow.begins() {
         return None;
     }
     match record.flags & !PLAIN {
-        0 => direct::<I, M, F>(maps, frame, record, &flow, hops),
+        0 => direct::<I, M, F>(maps, frame, record, &flow, hops, finish),
         SERVICE_NAT if maps.settings().features & FEATURE_NAT != 0 => {
-            connection::<I, M, F>(maps, frame, &flow, hops, ingress)
+            connection::<I, M, F>(maps, frame, &flow, hops, ingress, finish)
         }
         _ => None,
     }
@@ -67,6 +80,7 @@ fn direct<I: Family, M: Maps, F: Frame>(
     record: &ServiceRecord,
     flow: &Flow,
     hops: u8,
+    finish: impl Fn(Result<Sent, Verdict>) -> u64,
 ) -> Option<u64> {
     let table = Table(maps.table(record));
     let hash = I::hash(maps.settings().seed, &flow.key);
@@ -83,13 +97,13 @@ fn direct<I: Family, M: Maps, F: Frame>(
     let bytes = frame.packet().len() as u64;
     // From here on the packet changes.
     if let Err(verdict) = hand_over::<I, M, F>(maps, frame, server, hash) {
-        return Some(verdict_word(verdict));
+        return Some(finish(Err(verdict)));
     }
     if flow.is_syn() {
         maps.count_new(home.row);
     }
     maps.count_sent(home.row, bytes);
-    Some(to_word(Ok(Sent { ifindex: server.ifindex, row: home.row, vlan: 0 })))
+    Some(finish(Ok(Sent { ifindex: server.ifindex, row: home.row, vlan: 0 })))
 }
 
 /// To the backend of a NAT connection, if its client is where it was.
@@ -100,6 +114,7 @@ fn connection<I: Family, M: Maps, F: Frame>(
     flow: &Flow,
     hops: u8,
     ingress: u32,
+    finish: impl Fn(Result<Sent, Verdict>) -> u64,
 ) -> Option<u64> {
     // A copy: a key that is pointed to is in memory, for all packets.
     let key = flow.key;
@@ -118,10 +133,10 @@ fn connection<I: Family, M: Maps, F: Frame>(
     maps.count(Event::NatLookup);
     let row = entry.row;
     if let Err(verdict) = nat::translate_to_backend::<I, M>(maps, packet, slot, server, flow) {
-        return Some(verdict_word(verdict));
+        return Some(finish(Err(verdict)));
     }
     maps.count_sent(row, packet.len() as u64);
-    Some(to_word(Ok(Sent { ifindex: server.ifindex, row, vlan: 0 })))
+    Some(finish(Ok(Sent { ifindex: server.ifindex, row, vlan: 0 })))
 }
 
 /// A backend's reply to its client; or the kernel's, as its address is none that we know.
@@ -131,11 +146,12 @@ fn to_no_service<I: Family, M: Maps, F: Frame>(
     frame: &mut F,
     flow: &Flow,
     hops: u8,
+    finish: impl Fn(Result<Sent, Verdict>) -> u64,
 ) -> Option<u64> {
     let Some(alone) = find_alone::<I, M>(maps, &flow.key.destination) else {
         let destination = flow.key.destination;
         let is_ours = is_in_prefix::<I, M>(maps, &destination);
-        return if is_ours { None } else { Some(verdict_word(Verdict::PassNotVip)) };
+        return if is_ours { None } else { Some(finish(Err(Verdict::PassNotVip))) };
     };
     let settings = maps.settings();
     if settings.features & FEATURE_NAT == 0
@@ -155,7 +171,7 @@ fn to_no_service<I: Family, M: Maps, F: Frame>(
         return None;
     }
     maps.count(Event::NatLookup);
-    Some(to_word(nat::back::<I, M>(maps, frame.packet(), slot, flow).map_err(Stop::Verdict)))
+    Some(finish(nat::back::<I, M>(maps, frame.packet(), slot, flow)))
 }
 
 /// Whether the way to a server is known, untagged, leads away from this host, and takes a packet.

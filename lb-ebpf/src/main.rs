@@ -15,6 +15,7 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use lb_common::path::{self, Part};
+use lb_common::straight::NOT_STRAIGHT;
 use lb_common::verdict::Verdict;
 
 use crate::frame::XdpFrame;
@@ -30,8 +31,8 @@ use crate::frame::XdpFrame;
 pub(crate) fn holdfast(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame(ctx.ctx);
     let answer = parts::go_straight(ctx.ctx);
-    if answer != parts::NOT_STRAIGHT {
-        return answer;
+    if answer != NOT_STRAIGHT {
+        return answer as u32;
     }
     let ingress = frame.ingress();
     let end =

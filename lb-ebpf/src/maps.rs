@@ -7,7 +7,7 @@ use core::arch::asm;
 use core::ptr::NonNull;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -49,7 +49,7 @@ static DRAFTS: Array<NatEntry> = Array::with_max_entries(1, 0);
 #[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(8, 0);
 #[map]
-static NAT: HashMap<FlowKey, NatEntry> = HashMap::with_max_entries(8, 0);
+static NAT: HashMap<FlowKey, NatEntry> = HashMap::with_max_entries(8, BPF_F_NO_PREALLOC);
 #[map]
 static DEVICES: DevMapHash = DevMapHash::with_max_entries(8, 0);
 #[map]

@@ -14,31 +14,26 @@ use crate::frame::XdpFrame;
 use crate::maps::{self, KernelMaps};
 use crate::send;
 
-/// [`go_straight`]'s answer where a packet takes the whole path: no `xdp_action`.
-pub(crate) const NOT_STRAIGHT: u32 = u32::MAX;
-
-/// The straight way, to its end: the action, or [`NOT_STRAIGHT`]. Not in the entry: its stack would
-/// be added to that of every part ("combined stack size of 4 calls is 560. Too large").
+/// The straight way, to its end: the action, or `straight::NOT_STRAIGHT`. Not in the entry: its
+/// stack would be added to that of every part ("combined stack size of 4 calls is 560. Too large").
 #[unsafe(export_name = "holdfast_straight")]
 #[inline(never)]
-pub(crate) extern "C" fn go_straight(ctx: *mut xdp_md) -> u32 {
+pub(crate) extern "C" fn go_straight(ctx: *mut xdp_md) -> u64 {
     let mut frame = XdpFrame(ctx);
     let ingress = frame.ingress();
-    let end = straight::run(&KernelMaps, &mut frame, ingress);
-    if end == straight::NOT_STRAIGHT {
-        return NOT_STRAIGHT;
-    }
-    match path::from_word(end) {
-        Ok(sent) => send::send(sent, ingress),
-        Err(verdict) => {
-            maps::count_verdict(verdict);
-            if matches!(verdict.kind(), Kind::Pass) {
-                xdp_action::XDP_PASS
-            } else {
-                xdp_action::XDP_DROP
+    straight::run(&KernelMaps, &mut frame, ingress, |end| {
+        u64::from(match end {
+            Ok(sent) => send::send(sent, ingress),
+            Err(verdict) => {
+                maps::count_verdict(verdict);
+                if verdict.kind() == Kind::Pass {
+                    xdp_action::XDP_PASS
+                } else {
+                    xdp_action::XDP_DROP
+                }
             }
-        }
-    }
+        })
+    })
 }
 
 macro_rules! parts {

@@ -7,7 +7,7 @@ use crate::abi::{
 };
 use crate::frame::HostFrame;
 use crate::host::{HostMaps, NAT4, NAT6, VIP4, VIP6};
-use crate::path::{from_word, run_whole};
+use crate::path::{Stop, from_word, run_whole, to_word};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -56,7 +56,7 @@ const fn vip(six: bool) -> [u32; 4] {
 fn straight(maps: &HostMaps, before: &[u8]) -> Option<Result<Sent, Verdict>> {
     let (maps, whole) = (maps.fork(), maps.fork());
     let mut moving = HostFrame::new(before);
-    let end = run(&maps, &mut moving, INGRESS);
+    let end = run(&maps, &mut moving, INGRESS, |end| to_word(end.map_err(Stop::Verdict)));
     if end == NOT_STRAIGHT {
         assert_eq!(moving.bytes(), before);
         assert_eq!(maps.left(), whole.left());
