@@ -168,6 +168,12 @@ mod raw {
                     asm!(concat!("{value} = *(", $size, " *)({at} + {offset})"),
                         value = lateout(reg) value, at = in(reg) at, offset = const AT,
                         options(pure, nostack, readonly, preserves_flags));
+                    // Or the compiler clears the upper half once more, wherever it needs 64 bits.
+                    // Verifier: what is known of a byte makes other code of the loop over options
+                    // ("BPF program is too large").
+                    if size_of::<$type>() == 4 {
+                        core::hint::assert_unchecked(value <= u64::from(u32::MAX));
+                    }
                 }
                 value as $type
             }
