@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use lb_common::abi::{
     ADDRESS_NAT, AddressKey, KEY_EMPTY, KEY_REMOVED, SERVICE_PROBES, ServiceRecord, Settings, Table,
 };
