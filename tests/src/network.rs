@@ -344,10 +344,28 @@ impl Namespace {
     /// What `ip` says about a link; null if it says nothing.
     pub fn link(&self, name: &str) -> Value {
         let mut ip = Command::new("ip");
-        ip.args(["-netns", self.name(), "-json", "-details", "link", "show", "dev", name]);
+        ip.args([
+            "-netns",
+            self.name(),
+            "-json",
+            "-details",
+            "-statistics",
+            "link",
+            "show",
+            "dev",
+            name,
+        ]);
         let text = ip.output().map(|output| output.stdout).unwrap_or_default();
         let links: Value = serde_json::from_slice(&text).unwrap_or_default();
         links[0].clone()
+    }
+
+    /// Frames that XDP programs sent back by a link and the driver did not take (`xdp_tx_errors`).
+    pub fn frames_not_transmitted(&self, link: &str) -> Result<u64> {
+        let output = self.command("ethtool").args(["-S", link]).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let counters = said.lines().filter_map(|line| line.split_once("xdp_tx_errors: "));
+        Ok(counters.filter_map(|(_, count)| count.parse::<u64>().ok()).sum())
     }
 }
 

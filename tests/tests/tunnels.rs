@@ -80,6 +80,16 @@ fn gue_over_ipv6() {
     check(Mode::Gue, Family::V6);
 }
 
+/// Frames lost between balancer and backends: a cable takes 256 at a time, drops what comes faster, and counts it.
+fn lost_on_cables(lab: &Lab) -> u64 {
+    let by_program = lab.balancer().frames_not_transmitted("eth0").unwrap();
+    let at_ports = (1..=BACKENDS).map(|backend| {
+        let port = lab.switch().link(&format!("b{backend}"));
+        port["stats64"]["tx"]["dropped"].as_u64().expect("counters of a link")
+    });
+    by_program + at_ports.sum::<u64>()
+}
+
 /// Streams of iperf3 through the tunnel: full packets as fast as both ends can, and datagrams.
 fn check_streams(mode: Mode, servers: Family) {
     let lab = Lab::build(Topology::new(mode, BACKENDS)).unwrap();
@@ -110,10 +120,12 @@ fn check_streams(mode: Mode, servers: Family) {
     }
     sleep(Duration::from_millis(100));
     let sent = balancer.count().unwrap();
-    println!("{mode} over {servers}: {:?}", sent.non_zero());
+    let lost = lost_on_cables(&lab);
+    println!("{mode} over {servers}: {:?}, {lost} lost on the cable", sent.non_zero());
     let taken: Vec<_> = decaps.into_iter().map(|decap| decap.stop().unwrap()).collect();
     let out: u64 = taken.iter().map(|counts| counts.of("pass-decapsulated").unwrap()).sum();
-    assert_eq!(sent.packets(), out, "what went into tunnels came out");
+    let ways = out..=out + lost;
+    assert!(ways.contains(&sent.packets()), "{} into tunnels, {ways:?} out", sent.packets());
     assert!(out * 1500 > least, "{out} packets for {least} bytes");
     // Clients believe in 1,500 bytes until they are told; nothing else is not sent on.
     assert!(sent.of("too-big-sent").unwrap() > 0);
