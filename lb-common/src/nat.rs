@@ -305,6 +305,12 @@ fn reserve<M: Maps>(maps: &M, flow: &Flow, hash: u64, row: u32) -> Result<u32, V
         let port = settings.nat_port_first + fast_range(port_hash, settings.nat_port_count);
         let port = (port as u16).to_be();
         key.ports = join_ports(backend_port, port);
+        if key.ports == flow.key.ports {
+            // A backend that talks to itself by a VIP that is the NAT address: one key would be
+            // both entries'. Others lose one port by this, as addresses cost more to compare.
+            maps.count(Event::NatPortTaken);
+            continue;
+        }
         match maps.insert_nat(&key, draft.entry()) {
             Ok(()) => return Ok(join_ports(port, backend_port)),
             Err(NotInserted::Exists) => maps.count(Event::NatPortTaken),

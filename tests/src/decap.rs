@@ -92,6 +92,13 @@ impl Decap {
 pub struct DecapCounts(pub Value);
 
 impl DecapCounts {
+    /// What was counted at all, with how often.
+    pub fn non_zero(&self) -> Vec<String> {
+        let all = self.0["verdicts"].as_array().into_iter().flatten();
+        let counted = all.filter(|verdict| verdict["count"] != 0);
+        counted.map(|v| format!("{} {}", v["name"].as_str().unwrap_or("?"), v["count"])).collect()
+    }
+
     pub fn of(&self, name: &str) -> Result<u64> {
         let mut verdicts = self.0["verdicts"].as_array().into_iter().flatten();
         let found = verdicts.find(|verdict| verdict["name"] == name);

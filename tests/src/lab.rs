@@ -9,7 +9,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{namespace::Namespace, network, nginx::Nginx, registry, topology::Topology, xdp_pass};
+use crate::{
+    namespace::Namespace,
+    network,
+    nginx::Nginx,
+    registry,
+    topology::{Arms, Topology},
+    xdp_pass,
+};
 
 /// Everything in it ends when it is dropped, unless it was built to be kept.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub struct Backend {
 const ROLES: [&str; 3] = ["switch", "client", "lb"];
 /// Of a lab whose client is far.
 const ROUTERS: [&str; 2] = ["near", "core"];
+/// Of a lab whose backends are behind routers.
+const ROUTERS_BEHIND: [&str; 2] = ["front", "rack"];
 const DESCRIPTION: &str = "topology.json";
 
 impl Lab {
@@ -48,6 +57,9 @@ impl Lab {
     fn build_as(id: String, topology: Topology) -> Result<Self> {
         if !(1..=200).contains(&topology.backends) {
             bail!("a lab has 1 to 200 backends, not {}", topology.backends);
+        }
+        if topology.arms == Arms::Two && topology.behind.is_some() {
+            bail!("a lab has its backends behind a second arm or behind routers, not both");
         }
         let directory = registry::directory(&id);
         fs::create_dir_all(&directory)?;
@@ -120,13 +132,24 @@ impl Lab {
 
     /// `near` and `core`, if the client is far.
     pub fn routers(&self) -> &[Namespace] {
-        &self.roles[ROLES.len()..]
+        let count = if self.topology.far.is_some() { ROUTERS.len() } else { 0 };
+        &self.roles[ROLES.len()..][..count]
     }
 
-    /// From now on the routers neither make nor forward ICMP to the client or to a VIP, as a
-    /// firewall does that thinks all of it harmful.
+    /// `front` and `rack`, if the backends are behind them.
+    pub fn routers_behind(&self) -> &[Namespace] {
+        &self.roles[ROLES.len() + self.routers().len()..]
+    }
+
+    /// From now on the routers neither make nor forward ICMP, as a firewall does that thinks all of it harmful: those
+    /// before the balancer to the client and to VIPs, those behind it to the balancer and to backends, too.
     pub fn forbid_icmp(&self) -> Result<()> {
-        self.routers().iter().try_for_each(|router| network::forbid_icmp(router, &self.topology))
+        network::set_icmp(self, false)
+    }
+
+    /// Ends [`Self::forbid_icmp`].
+    pub fn allow_icmp(&self) -> Result<()> {
+        network::set_icmp(self, true)
     }
 
     /// Backends announce segments of this size to a far client.
@@ -207,7 +230,8 @@ impl Lab {
 
 fn roles(topology: &Topology) -> impl Iterator<Item = &'static str> {
     let routers = ROUTERS.iter().filter(|_| topology.far.is_some());
-    ROLES.iter().chain(routers).copied()
+    let behind = ROUTERS_BEHIND.iter().filter(|_| topology.behind.is_some());
+    ROLES.iter().chain(routers).chain(behind).copied()
 }
 
 impl Drop for Lab {

@@ -39,9 +39,7 @@ pub(crate) fn build(lab: &Lab) -> Result<()> {
     if lab.topology().arms == Arms::Two {
         xdp_pass::attach(lab.switch(), "lb1")?;
     }
-    if let Some(mtu) = lab.topology().far {
-        link_routers(lab, mtu)?;
-    }
+    link_routers(lab)?;
     routes(lab)?;
     if lab.topology().mode.is_direct() {
         lab.configure_dsr_vips(&[Family::V4.vip(), Family::V6.vip()])?;
@@ -56,9 +54,14 @@ fn bridges(topology: &Topology) -> String {
              link set {name} up\n"
         )
     };
-    let inside = if topology.arms == Arms::Two { bridge("br1") } else { String::new() };
+    let inside = if inside_bridge(topology) == "br1" { bridge("br1") } else { String::new() };
     let outside = if topology.far.is_some() { bridge("br2") } else { String::new() };
     bridge("br0") + &inside + &outside
+}
+
+/// The bridge that the backends are at.
+fn inside_bridge(topology: &Topology) -> &'static str {
+    if topology.arms == Arms::Two || topology.behind.is_some() { "br1" } else { "br0" }
 }
 
 fn cables(lab: &Lab) -> Vec<Cable<'_>> {
@@ -80,10 +83,7 @@ fn cables(lab: &Lab) -> Vec<Cable<'_>> {
             addresses: both(&|family| topology.balancer(family)),
         },
     ];
-    let inside = match topology.arms {
-        Arms::One => "br0",
-        Arms::Two => "br1",
-    };
+    let inside = inside_bridge(topology);
     if topology.arms == Arms::Two {
         cables.push(Cable {
             namespace: lab.balancer(),
@@ -107,6 +107,22 @@ fn cables(lab: &Lab) -> Vec<Cable<'_>> {
             port: "core".into(),
             bridge: "br0",
             addresses: both(&|family| topology.core_inside(family)),
+        });
+    }
+    if let [front, rack] = lab.routers_behind() {
+        cables.push(Cable {
+            namespace: front,
+            interface: "eth0",
+            port: "front".into(),
+            bridge: "br0",
+            addresses: both(&|family| topology.front_outside(family)),
+        });
+        cables.push(Cable {
+            namespace: rack,
+            interface: "eth0",
+            port: "rack".into(),
+            bridge: inside,
+            addresses: both(&|family| topology.rack_inside(family)),
         });
     }
     for (index, backend) in (0..).zip(lab.backends()) {
@@ -170,6 +186,8 @@ fn prepare(namespace: &Namespace) -> Result<()> {
 const VIPS: (&str, &str) = ("192.0.2.0/24", "2001:db8::/64");
 /// Where a far client is.
 const CLIENTS: (&str, &str) = ("10.76.0.0/24", "fd76::/64");
+/// Where backends behind routers are.
+const BACKENDS: (&str, &str) = ("10.79.0.0/24", "fd79::/64");
 
 /// Routes to a network of each family.
 fn via(gateway: &dyn Fn(Family) -> IpAddr, v4: &str, v6: &str) -> String {
@@ -177,17 +195,33 @@ fn via(gateway: &dyn Fn(Family) -> IpAddr, v4: &str, v6: &str) -> String {
     format!("route add {v4} via {gateway4}\nroute add {v6} via {gateway6}\n")
 }
 
-/// The link between the two routers, without a bridge: no end of it knows the other's MTU.
-fn link_routers(lab: &Lab, mtu: u16) -> Result<()> {
-    let [near, core] = lab.routers() else { return Ok(()) };
+/// The links between routers.
+fn link_routers(lab: &Lab) -> Result<()> {
+    let topology = lab.topology();
+    if let ([near, core], Some(mtu)) = (lab.routers(), topology.far) {
+        let inside: [&dyn Fn(Family) -> IpAddr; 2] =
+            [&|family| topology.near_inside(family), &|family| topology.routers(family)[1]];
+        link([near, core], inside, mtu)?;
+    }
+    if let ([front, rack], Some(mtu)) = (lab.routers_behind(), topology.behind) {
+        let between: [&dyn Fn(Family) -> IpAddr; 2] =
+            [&|family| topology.between(family)[0], &|family| topology.between(family)[1]];
+        link([front, rack], between, mtu)?;
+    }
+    Ok(())
+}
+
+/// Links two routers without a bridge: no end knows of another MTU.
+fn link(
+    [near, core]: [&Namespace; 2],
+    addresses: [&dyn Fn(Family) -> IpAddr; 2],
+    mtu: u16,
+) -> Result<()> {
     run(Command::new("ip")
         .args(["link", "add", "eth1", "mtu", &mtu.to_string(), "netns", near.name()])
         .args(["type", "veth", "peer", "name", "eth1", "mtu", &mtu.to_string()])
         .args(["netns", core.name()]))?;
-    let topology = lab.topology();
-    let inside: [&dyn Fn(Family) -> IpAddr; 2] =
-        [&|family| topology.near_inside(family), &|family| topology.routers(family)[1]];
-    for (router, address) in [near, core].into_iter().zip(inside) {
+    for (router, address) in [near, core].into_iter().zip(addresses) {
         offloads_off(router, "eth1")?;
         router.sysctl(&[
             ("net/ipv4/ip_forward", "1"),
@@ -209,17 +243,28 @@ fn link_routers(lab: &Lab, mtu: u16) -> Result<()> {
     Ok(())
 }
 
-/// Rules that make a router drop what ICMP it would send or forward to a client or a VIP.
-pub(crate) fn forbid_icmp(router: &Namespace, topology: &Topology) -> Result<()> {
-    let (client, client6) = (topology.client(Family::V4), topology.client(Family::V6));
-    let rules = |clients: IpAddr, vips: &str, protocol: &str| {
-        format!(
-            "rule add to {clients} ipproto {protocol} blackhole\n\
-             rule add to {vips} ipproto {protocol} blackhole\n"
-        )
+/// Rules by which routers drop what ICMP they would send or forward; or none, where it is allowed.
+pub(crate) fn set_icmp(lab: &Lab, allowed: bool) -> Result<()> {
+    let topology = lab.topology();
+    let verb = if allowed { "del" } else { "add" };
+    let rules = |to: &[String], protocol: &str| -> String {
+        let rule = |to| format!("rule {verb} to {to} ipproto {protocol} blackhole\n");
+        to.iter().map(rule).collect()
     };
-    ip(router, &rules(client, VIPS.0, "icmp"))?;
-    ip6(router, &rules(client6, VIPS.1, "ipv6-icmp"))
+    let [client, balancer] = [Topology::client, Topology::balancer]
+        .map(|address| Family::ALL.map(|family| address(topology, family).to_string()));
+    let [[client4, client6], [balancer4, balancer6]] = [client, balancer];
+    let outside = ([client4, VIPS.0.into()], [client6, VIPS.1.into()]);
+    let behind = ([balancer4, BACKENDS.0.into()], [balancer6, BACKENDS.1.into()]);
+    for router in lab.routers().iter().chain(lab.routers_behind()) {
+        ip(router, &rules(&outside.0, "icmp"))?;
+        ip6(router, &rules(&outside.1, "ipv6-icmp"))?;
+    }
+    for router in lab.routers_behind() {
+        ip(router, &rules(&behind.0, "icmp"))?;
+        ip6(router, &rules(&behind.1, "ipv6-icmp"))?;
+    }
+    Ok(())
 }
 
 /// What a backend's route to a far client says of segments.
@@ -249,6 +294,15 @@ fn routes(lab: &Lab) -> Result<()> {
             at_home.chain([lab.balancer()]).try_for_each(|namespace| ip(namespace, &home))?;
         }
         _ => ip(lab.client(), &via(&|family| topology.balancer(family), VIPS.0, VIPS.1))?,
+    }
+    if let [front, rack] = lab.routers_behind() {
+        ip(front, &via(&|family| topology.balancer(family), VIPS.0, VIPS.1))?;
+        ip(front, &via(&|family| topology.between(family)[1], BACKENDS.0, BACKENDS.1))?;
+        ip(rack, &via(&|family| topology.between(family)[0], "default", "default"))?;
+        let there = via(&|family| topology.front_outside(family), BACKENDS.0, BACKENDS.1);
+        ip(lab.balancer(), &there)?;
+        let out = via(&|family| topology.rack_inside(family), "default", "default");
+        lab.backends().iter().try_for_each(|backend| ip(&backend.namespace, &out))?;
     }
     // One client address must be able to open many connections in a short time.
     lab.client().sysctl(&[("net/ipv4/ip_local_port_range", "1024 65535")])?;
@@ -290,10 +344,28 @@ impl Namespace {
     /// What `ip` says about a link; null if it says nothing.
     pub fn link(&self, name: &str) -> Value {
         let mut ip = Command::new("ip");
-        ip.args(["-netns", self.name(), "-json", "-details", "link", "show", "dev", name]);
+        ip.args([
+            "-netns",
+            self.name(),
+            "-json",
+            "-details",
+            "-statistics",
+            "link",
+            "show",
+            "dev",
+            name,
+        ]);
         let text = ip.output().map(|output| output.stdout).unwrap_or_default();
         let links: Value = serde_json::from_slice(&text).unwrap_or_default();
         links[0].clone()
+    }
+
+    /// Frames that XDP programs sent back by a link and the driver did not take (`xdp_tx_errors`).
+    pub fn frames_not_transmitted(&self, link: &str) -> Result<u64> {
+        let output = self.command("ethtool").args(["-S", link]).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let counters = said.lines().filter_map(|line| line.split_once("xdp_tx_errors: "));
+        Ok(counters.filter_map(|(_, count)| count.parse::<u64>().ok()).sum())
     }
 }
 

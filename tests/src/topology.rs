@@ -6,6 +6,9 @@
 //!
 //! Far: the client is .1 of 10.76.0.0/24 and fd76::/64, behind two routers. `near` has .2 there and .1 of 10.75.0.0/24,
 //! the link between them, whose MTU may be smaller than all others; `core` has .2 of that and 10.77.0.3, fd77::3.
+//!
+//! Behind: the backends are in 10.79.0.0/24 and fd79::/64, behind two routers. `front` has 10.77.0.4, fd77::4 and .1 of
+//! 10.74.0.0/24, the link between them, which may be narrow; `rack` has .2 of that and .2 of the backends' network.
 
 use std::{
     fmt,
@@ -116,12 +119,14 @@ pub struct Topology {
     pub nginx: bool,
     /// The client is behind two routers; the MTU of the link between them.
     pub far: Option<u16>,
+    /// The backends of a one-armed balancer are behind two routers; the MTU of the link between them.
+    pub behind: Option<u16>,
 }
 
 impl Topology {
     /// One-armed, with nginx in every backend.
     pub fn new(mode: Mode, backends: u8) -> Self {
-        Self { backends, mode, arms: Arms::One, nginx: true, far: None }
+        Self { backends, mode, arms: Arms::One, nginx: true, far: None, behind: None }
     }
 
     pub fn two_armed(mut self) -> Self {
@@ -137,6 +142,12 @@ impl Topology {
     /// Puts two routers between client and balancer, and a link of this MTU between the routers.
     pub fn far(mut self, mtu: u16) -> Self {
         self.far = Some(mtu);
+        self
+    }
+
+    /// Puts two routers between balancer and backends, and a link of this MTU between the routers.
+    pub fn behind(mut self, mtu: u16) -> Self {
+        self.behind = Some(mtu);
         self
     }
 
@@ -159,6 +170,21 @@ impl Topology {
         address(77, 3, family)
     }
 
+    /// The address of `front` where the balancer is.
+    pub(crate) fn front_outside(&self, family: Family) -> IpAddr {
+        address(77, 4, family)
+    }
+
+    /// The addresses of `front` and `rack` on the link between them.
+    pub(crate) fn between(&self, family: Family) -> [IpAddr; 2] {
+        [address(74, 1, family), address(74, 2, family)]
+    }
+
+    /// The address of `rack` where the backends are.
+    pub(crate) fn rack_inside(&self, family: Family) -> IpAddr {
+        address(79, 2, family)
+    }
+
     /// The balancer's address on the clients' side.
     pub fn balancer(&self, family: Family) -> IpAddr {
         address(77, 2, family)
@@ -166,7 +192,7 @@ impl Topology {
 
     /// The balancer's address on the backends' side.
     pub fn balancer_inside(&self, family: Family) -> IpAddr {
-        address(self.inside(), 2, family)
+        address(if self.arms == Arms::Two { 78 } else { 77 }, 2, family)
     }
 
     pub fn backend(&self, index: u8, family: Family) -> IpAddr {
@@ -178,10 +204,12 @@ impl Topology {
         format!("web-{:02}", index + 1)
     }
 
+    /// The network of the backends.
     fn inside(&self) -> u8 {
-        match self.arms {
-            Arms::One => 77,
-            Arms::Two => 78,
+        match (self.arms, self.behind) {
+            (_, Some(_)) => 79,
+            (Arms::One, None) => 77,
+            (Arms::Two, None) => 78,
         }
     }
 }
@@ -210,5 +238,8 @@ mod tests {
         assert_eq!(two.backend(0, Family::V4).to_string(), "10.78.0.11");
         assert_eq!(two.balancer_inside(Family::V6).to_string(), "fd78::2");
         assert_eq!(two.balancer(Family::V4).to_string(), "10.77.0.2");
+        let behind = Topology::new(Mode::Gue, 1).behind(1400);
+        assert_eq!(behind.backend(0, Family::V6).to_string(), "fd79::11");
+        assert_eq!(behind.balancer_inside(Family::V4).to_string(), "10.77.0.2");
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
 
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
 use lb_tests::{Balancer, Decap, Family, Lab, Mode, ServiceConfig, Topology, download, upload};
@@ -25,10 +26,17 @@ struct Scene {
 impl Scene {
     /// A far client, and a service for each family of VIPs.
     fn start(mode: Mode, servers: impl Fn(Family) -> Family, link: u16, more: &str) -> Self {
-        let lab = Lab::build(Topology::new(mode, 2).far(link)).unwrap();
+        Self::of(Topology::new(mode, 2).far(link), servers, more)
+    }
+
+    fn of(topology: Topology, servers: impl Fn(Family) -> Family, more: &str) -> Self {
+        let mode = topology.mode;
+        let lab = Lab::build(topology).unwrap();
         let decaps = Decap::if_needed(&lab).unwrap();
         let services = ServiceConfig::both(mode).map(|service| ServiceConfig {
             servers: servers(service.family),
+            // Bulk of several clients, and a disk that others use: slow, but not down.
+            health: "http = \"/healthz\", port = 80, interval = \"500ms\", timeout = \"5s\"".into(),
             more: more.into(),
             ..service
         });
@@ -41,12 +49,32 @@ impl Scene {
         self.lab.forget_path_mtus().unwrap();
     }
 
+    /// What comes through of bulk in both directions and families at once: all of it, or nothing.
+    fn all_at_once(&self, limit: Duration) -> bool {
+        let whole = thread::scope(|scope| {
+            let transfers = Family::ALL.map(|family| {
+                let down = scope.spawn(move || self.download(family, limit));
+                [down, scope.spawn(move || self.upload(family, limit))]
+            });
+            transfers.map(|both| both.map(|transfer| transfer.join().unwrap()))
+        });
+        println!("[download, upload] by family: {whole:?}");
+        let whole = whole.as_flattened();
+        assert!(whole.iter().all(|one| *one == whole[0]), "{whole:?}: {}", self.balancer.log());
+        whole[0]
+    }
+
     fn download(&self, family: Family, limit: Duration) -> bool {
         download(&self.lab, SocketAddr::new(family.vip(), 80), limit).unwrap()
     }
 
     fn upload(&self, family: Family, limit: Duration) -> bool {
         upload(&self.lab, SocketAddr::new(family.vip(), 80), limit).unwrap()
+    }
+
+    /// How often a router's word about the way of a tunnel was new to the balancer.
+    fn ways_learned(&self) -> usize {
+        self.balancer.log().lines().filter(|line| line.contains("smaller MTU")).count()
     }
 
     fn count(&self, name: &str) -> u64 {
@@ -93,6 +121,58 @@ fn narrow_ipip() {
 #[test]
 fn narrow_gue() {
     narrow(Mode::Gue, |_| Family::V4);
+}
+
+/// The same link between the balancer and its backends. What is told of a tunnel's packet comes to
+/// the balancer, which tells the clients; of a VIP's, that a backend sent, goes to that backend; and
+/// `nat` translates what is told of its packets.
+fn narrow_behind(mode: Mode, servers: impl Fn(Family) -> Family) {
+    let scene = Scene::of(Topology::new(mode, 2).behind(NARROW), servers, "");
+    // First, as later all have learned how narrow it is.
+    scene.lab.forbid_icmp().unwrap();
+    assert!(!scene.all_at_once(IMPATIENCE), "{mode}: without ICMP, too");
+    assert_eq!((scene.count("quoted"), scene.ways_learned()), (0, 0));
+    // That their packets do not fit 1,500 bytes in a tunnel, clients are told by the balancer.
+    let before = scene.count("too-big-sent");
+    scene.lab.allow_icmp().unwrap();
+    assert!(scene.all_at_once(PATIENCE), "{mode}: {}", scene.balancer.log());
+    let (quoted, learned) = (scene.count("quoted"), scene.ways_learned());
+    let told = scene.count("too-big-sent") - before;
+    println!(
+        "{mode}: {quoted} ICMP errors followed, {learned} ways learned, {told} packets too big"
+    );
+    assert!(quoted > 0);
+    let tunnel = mode.is_tunnel();
+    assert_eq!((told > 0, learned > 0), (tunnel, tunnel), "{}", scene.balancer.log());
+    for name in ["drop-internal", "drop-too-big", "drop-no-next-hop"] {
+        assert_eq!(scene.count(name), 0, "{name}");
+    }
+    scene.balancer.stop().unwrap();
+}
+
+#[test]
+fn narrow_behind_nat() {
+    narrow_behind(Mode::Nat, |family| family);
+}
+
+#[test]
+fn narrow_behind_ipip_over_ipv4() {
+    narrow_behind(Mode::Ipip, |_| Family::V4);
+}
+
+#[test]
+fn narrow_behind_ipip_over_ipv6() {
+    narrow_behind(Mode::Ipip, |_| Family::V6);
+}
+
+#[test]
+fn narrow_behind_gue_over_ipv4() {
+    narrow_behind(Mode::Gue, |_| Family::V4);
+}
+
+#[test]
+fn narrow_behind_gue_over_ipv6() {
+    narrow_behind(Mode::Gue, |_| Family::V6);
 }
 
 /// 1,500 bytes everywhere: clients' full packets do not fit once they have a tunnel's headers.

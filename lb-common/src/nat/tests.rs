@@ -225,6 +225,30 @@ fn ports_never_collide_and_run_out_with_a_verdict() {
     assert!(maps.take_events().contains(&Event::NatPortTaken));
 }
 
+/// A backend of a VIP that is the NAT address, too, talks to it from the port that it serves on: a
+/// connection to itself from the frontend's port would have one key for both of its directions.
+#[test]
+fn a_backend_talks_to_itself_from_another_port_than_the_frontends() {
+    for (ports, end) in [(2, Ok(FIRST)), (1, Err(Verdict::DropNatNoPort))] {
+        let mut maps = maps(1);
+        assert!(maps.add_record(4, VIP4, 2005, 6, SERVICE_NAT));
+        maps.nat_from_vip4();
+        maps.settings.nat_port_first = 2005;
+        maps.settings.nat_port_count = ports;
+        let (backend, vip) = (([10, 0, 0, 0], 8080), VIP4[0].to_ne_bytes());
+        let mut there = frame(6, backend, (vip, 2005), SYN);
+        assert_eq!(go(&maps, &mut there).map(|sent| sent.row), end, "{ports} ports");
+        if end.is_err() {
+            assert!(maps.nat_entries().is_empty());
+            continue;
+        }
+        assert_eq!(ends(&there), ((vip, 2006), backend));
+        let mut back = frame(6, backend, (vip, 2006), SYN | ACK);
+        assert_eq!(go(&maps, &mut back).map(|sent| sent.row), Ok(Sent::TO_CLIENT));
+        assert_eq!(ends(&back), ((vip, 2005), backend));
+    }
+}
+
 #[test]
 fn a_full_table_refuses_whole_connections() {
     let maps = maps(2);

@@ -44,7 +44,7 @@ pub(crate) struct Options {
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     /// Seconds a kernel may take, from its start to its result
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
     timeout: u64,
 }
 

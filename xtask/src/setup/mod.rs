@@ -64,12 +64,13 @@ fn compiler_with_llvm() -> Result<(Compiler, PathBuf)> {
 }
 
 /// A program of the lab, the package that has it, and what it is for.
-pub(crate) const LAB_PROGRAMS: [(&str, &str, &str); 7] = [
+pub(crate) const LAB_PROGRAMS: [(&str, &str, &str); 8] = [
     ("ip", "iproute2", "network namespaces and links"),
     ("ethtool", "ethtool", "turning the links' offloads off"),
     ("nginx", "nginx-light", "the backends"),
     ("curl", "curl", "requests through the VIP"),
     ("wrk", "wrk", "load through the VIP"),
+    ("iperf3", "iperf3", "streams through tunnels"),
     ("ping", "iputils-ping", "whether a VIP answers"),
     ("traceroute", "traceroute", "what is on the way to a VIP"),
 ];
