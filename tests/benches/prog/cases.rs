@@ -120,6 +120,8 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
         if mode == Mode::Nat {
             add(Kind::NatReply, steady, one(mode, six), 1);
             add(Kind::NatReply, steady, many(mode, six), M1);
+            // Opened by the check; from then on retransmissions.
+            add(Kind::Syn, steady, one(mode, six), K64);
         }
     }
     add(Kind::Quic, steady, one(Mode::Quic, false), 1);

@@ -263,7 +263,7 @@ pub(crate) fn replies(six: bool, flows: u32) -> Template {
 pub(crate) const NAT_SERVERS: u32 = 64;
 /// First source port that NAT uses, and how many.
 pub(crate) const FIRST_NAT_PORT: u16 = 10_000;
-pub(crate) const NAT_PORTS: u16 = 22_000;
+pub(crate) const NAT_PORTS: u16 = 50_000;
 
 /// The address of a server.
 pub(crate) fn server_address(six: bool, id: u32) -> [u32; 4] {

@@ -201,6 +201,12 @@ impl World {
         (self.maps.sent(self.next_row), ended.iter().map(|v| self.maps.verdicts(*v)).sum())
     }
 
+    /// All verdicts that were counted so far, for who looks for the reason.
+    pub(crate) fn verdicts(&self) -> Vec<(&'static str, u64)> {
+        let counted = Verdict::ALL.iter().map(|v| (v.name(), self.maps.verdicts(*v)));
+        counted.filter(|(_, count)| *count != 0).collect()
+    }
+
     fn place(&mut self, set: Set) -> Result<()> {
         let placed = Placed {
             set,
