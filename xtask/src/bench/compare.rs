@@ -264,7 +264,7 @@ mod tests {
             text,
             "                                     CHANGE  NOISE
 MODE  FIGURE         OLD        NEW       %      %
-dsr   ns_min         100       90.0   -10.0    3.0  better
+dsr   ns_min         100         90   -10.0    3.0  better
 dsr   pps_max  1,000,000    500,000   -50.0   10.0  WORSE
 nat   ns_min         100        110   +10.0   20.0
 nat   pps_max  1,000,000  1,050,000    +5.0   10.0
