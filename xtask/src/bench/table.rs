@@ -46,7 +46,7 @@ fn figures(line: &Line) -> impl Iterator<Item = &str> {
 fn table(lines: &[&Line]) -> String {
     let Some(first) = lines.first() else { return String::new() };
     let mut names: Vec<&str> = lines.iter().flat_map(|l| l.fields.keys()).map(|n| &**n).collect();
-    names.sort_by_key(|name| (place(&first.part, name), *name));
+    names.sort_by_key(|name| (place(&first.part, name), by_rank(name)));
     names.dedup();
     let notes: Vec<&str> = names.extract_if(.., |name| *name == "note").collect();
     let constant = |name: &str| {
@@ -80,6 +80,13 @@ fn table(lines: &[&Line]) -> String {
         }
     }
     text
+}
+
+/// Orders by name, but figures over rounds from the least on.
+fn by_rank(name: &str) -> (&str, usize) {
+    let ends = ["_min", "_p10", "_median"];
+    let of = ends.iter().enumerate().find_map(|(at, end)| Some((name.strip_suffix(end)?, at + 1)));
+    of.unwrap_or((name, 0))
 }
 
 /// A column: the words above it, and its cells.
