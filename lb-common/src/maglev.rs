@@ -44,8 +44,8 @@ pub fn build(entries: &[Entry<'_>], slots: u32, seed: u64) -> Vec<u16> {
     order.sort_by_key(|entry| entry.name);
     let heaviest = order.iter().map(|entry| u32::from(entry.weight.max(1))).max().unwrap_or(1);
     let mut wishes: Vec<Wishes> = order.iter().map(|e| Wishes::new(e, slots, seed)).collect();
-    let mut table = vec![None; slots as usize];
-    let mut left = slots;
+    let mut table = vec![0; slots as usize];
+    let mut free = Free::new(slots);
     loop {
         for wish in &mut wishes {
             // Smooth in time: credit grows by the weight, a turn costs the heaviest weight.
@@ -54,10 +54,13 @@ pub fn build(entries: &[Entry<'_>], slots: u32, seed: u64) -> Vec<u16> {
                 continue;
             }
             wish.credit -= heaviest;
-            wish.take(&mut table, slots);
-            left -= 1;
-            if left == 0 {
-                return table.into_iter().flatten().collect();
+            let slot = if free.is_scarce() { wish.search(&free) } else { wish.walk(&free) };
+            if let Some(owner) = table.get_mut(slot as usize) {
+                *owner = wish.index;
+            }
+            free.remove(slot);
+            if free.left == 0 {
+                return table;
             }
         }
     }
@@ -83,21 +86,88 @@ impl Wishes {
         }
     }
 
-    /// Takes the next free slot of the permutation; there is one while any slot is free, as
+    /// The next free slot of the permutation, step by step; there is one while any slot is free, as
     /// `skip` and the prime number of slots have no common divisor.
-    fn take(&mut self, table: &mut [Option<u16>], slots: u32) {
+    fn walk(&mut self, free: &Free) -> u32 {
         loop {
-            let at = self.next as usize;
-            self.next += self.skip;
-            if self.next >= slots {
-                self.next -= slots;
-            }
-            if let Some(slot @ None) = table.get_mut(at) {
-                *slot = Some(self.index);
-                return;
+            let slot = self.next;
+            self.next = free.add(slot, self.skip);
+            if free.has(slot) {
+                return slot;
             }
         }
     }
+
+    /// The same where a walk would meet many taken slots for each free one: of the free slots the
+    /// one that comes first. A slot's place in the permutation is its distance from where that
+    /// begins, divided by `skip` modulo the prime.
+    fn search(&mut self, free: &Free) -> u32 {
+        let inverse = u64::from(inverse(self.skip, free.slots));
+        let start = free.slots - self.next;
+        let place =
+            |slot: &u32| u64::from(free.add(*slot, start)) * inverse % u64::from(free.slots);
+        let slot = free.last.iter().copied().min_by_key(place).unwrap_or_default();
+        self.next = free.add(slot, self.skip);
+        slot
+    }
+}
+
+/// The slots that are not taken. A bit each: the cache of a processor's first level holds the bits of
+/// any but the largest tables, and nearly all time of a build is spent asking them.
+struct Free {
+    slots: u32,
+    left: u32,
+    bits: Vec<u64>,
+    /// Once they are scarce: all of them, in no order.
+    last: Vec<u32>,
+}
+
+impl Free {
+    fn new(slots: u32) -> Self {
+        let bits = vec![u64::MAX; (slots as usize).div_ceil(64)];
+        Self { slots, left: slots, bits, last: Vec::new() }
+    }
+
+    fn has(&self, slot: u32) -> bool {
+        self.bits.get(slot as usize / 64).is_some_and(|bits| bits >> (slot % 64) & 1 != 0)
+    }
+
+    /// Fewer than the taken ones that a walk meets for each.
+    fn is_scarce(&self) -> bool {
+        !self.last.is_empty()
+    }
+
+    fn remove(&mut self, slot: u32) {
+        if let Some(bits) = self.bits.get_mut(slot as usize / 64) {
+            *bits &= !(1 << (slot % 64));
+        }
+        self.left -= 1;
+        if let Some(at) = self.last.iter().position(|last| *last == slot) {
+            self.last.swap_remove(at);
+        } else if u64::from(self.left) * u64::from(self.left) <= u64::from(self.slots) {
+            self.last = (0..self.slots).filter(|slot| self.has(*slot)).collect();
+        }
+    }
+
+    /// `slot + distance` modulo the number of slots; both are at most that.
+    fn add(&self, slot: u32, distance: u32) -> u32 {
+        let sum = slot + distance;
+        if sum >= self.slots { sum - self.slots } else { sum }
+    }
+}
+
+/// The inverse of a number modulo a prime: its power of `prime - 2` (Fermat).
+fn inverse(number: u32, prime: u32) -> u32 {
+    let prime = u64::from(prime);
+    let (mut power, mut base, mut exponent) = (1 % prime, u64::from(number) % prime, prime - 2);
+    while exponent > 0 {
+        if exponent & 1 != 0 {
+            power = power * base % prime;
+        }
+        base = base * base % prime;
+        exponent >>= 1;
+    }
+    power as u32
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! `cargo xtask …`: set-up, diagnosis, lab, demo, tests and fuzzing, one command each.
+//! `cargo xtask …`: set-up, diagnosis, lab, demo, tests, fuzzing and benchmarks, one command each.
 //!
 //! Builds without the eBPF toolchain, so that it can install it.
 
+mod bench;
 mod demo;
 mod doctor;
 mod fuzz;
@@ -66,6 +67,8 @@ enum Task {
     Kernels(kernels::Options),
     /// Feed the packet path generated packets and check what must always hold
     Fuzz(fuzz::Fuzz),
+    /// Measure speed, failover and scale; all parts but `table` need root or sudo
+    Bench(bench::Bench),
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Kernels(options) => kernels::run(&options),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

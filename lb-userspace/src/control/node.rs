@@ -44,8 +44,10 @@ pub struct Node {
     prober: Prober,
     resolver: Resolver,
     next_probe: u64,
-    /// Service and backend of each probe.
-    by_probe: HashMap<u64, (String, String)>,
+    /// Where the service and backend of each probe were when a configuration was last applied.
+    by_probe: HashMap<u64, (usize, usize)>,
+    /// When services next settle something, while that is known: each probe result asks.
+    settles: Option<Option<Instant>>,
     discarded: Discarded,
     /// Connections by row, of the last sweep of the NAT table.
     nat_rows: HashMap<u32, u64>,
@@ -76,6 +78,7 @@ impl Node {
             resolver,
             next_probe: 0,
             by_probe: HashMap::new(),
+            settles: None,
             discarded: Discarded::default(),
             nat_rows: HashMap::new(),
             changed_at: Instant::now(),
@@ -99,6 +102,7 @@ impl Node {
         self.check(wanted)?;
         let now = Instant::now();
         self.changed_at = now;
+        self.settles = None;
         let (kept, gone): (Vec<_>, Vec<_>) = self
             .services
             .drain(..)
@@ -127,7 +131,7 @@ impl Node {
             let discarded = running.tables.remove(&mut self.arena)?;
             self.discarded.extend(discarded);
         }
-        self.by_probe = self.services.iter().flat_map(probes_of).collect();
+        self.by_probe = self.services.iter().enumerate().flat_map(probes_of).collect();
         self.config = wanted.clone();
         Ok(())
     }
@@ -148,6 +152,7 @@ impl Node {
     /// Drains or readies a backend. Whether it exists.
     pub fn set_drain(&mut self, service: &str, name: &str, drain: Option<Drain>) -> Result<bool> {
         let Some((s, b)) = self.locate(service, name) else { return Ok(false) };
+        self.settles = None;
         self.services[s].backends[b].drain = drain;
         self.services[s].steer(&mut self.arena, b, Instant::now())?;
         Ok(true)
@@ -156,13 +161,14 @@ impl Node {
     /// Takes a probe's result. The backend, if its traffic changed.
     pub fn on_probe(&mut self, event: ProbeEvent) -> Result<Option<(String, String)>> {
         // Events of a backend that was just removed may still arrive.
-        let found = self.by_probe.get(&event.key);
-        let Some((s, b)) = found.and_then(|(service, name)| self.locate(service, name)) else {
-            return Ok(None);
-        };
+        let Some((s, b)) = self.probed(event.key) else { return Ok(None) };
         let running = &mut self.services[s];
         running.backends[b].health = event.snapshot;
-        let steered = running.steer(&mut self.arena, b, Instant::now())?;
+        let steered = running.steer(&mut self.arena, b, Instant::now());
+        if !matches!(steered, Ok(false)) {
+            self.settles = None;
+        }
+        let steered = steered?;
         let backend = &mut running.backends[b];
         if let Some(transition) = event.transition
             && transition.to == HealthState::Down
@@ -170,8 +176,7 @@ impl Node {
             // Of one that took traffic; another was not taken out.
             backend.detection = steered.then(|| transition.first.elapsed());
         }
-        let names = (running.config.name.clone(), backend.config.name.clone());
-        Ok(steered.then_some(names))
+        Ok(steered.then(|| (running.config.name.clone(), backend.config.name.clone())))
     }
 
     /// Takes a next hop.
@@ -190,6 +195,7 @@ impl Node {
     /// Settles what is due.
     pub fn on_clock(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.settles = None;
         self.servers.expire_path_mtus(now)?;
         for running in &mut self.services {
             let discarded = running.settle(&mut self.arena, now)?;
@@ -200,9 +206,11 @@ impl Node {
 
     /// When [`Self::on_clock`] has something to do.
     #[must_use]
-    pub fn next_clock(&self) -> Option<Instant> {
-        let settles = self.services.iter().filter_map(Running::settles_at);
-        settles.chain(self.servers.next_expiry()).min()
+    pub fn next_clock(&mut self) -> Option<Instant> {
+        let services = &self.services;
+        let earliest = || services.iter().filter_map(Running::settles_at).min();
+        let settles = *self.settles.get_or_insert_with(earliest);
+        settles.into_iter().chain(self.servers.next_expiry()).min()
     }
 
     /// What waits for a grace period, if anything does.
@@ -229,6 +237,7 @@ impl Node {
 
     /// Applies a sweep of the flow table that began at `began`.
     pub fn swept(&mut self, mut found: HashMap<String, FlowsFound>, began: Instant) -> Result<()> {
+        self.settles = None;
         for running in &mut self.services {
             if let Some(found) = found.remove(&running.config.name) {
                 running.apply_sweep(&mut self.arena, found, began)?;
@@ -247,6 +256,7 @@ impl Node {
     /// Applies a sweep of the NAT table that began at `began`, and frees what nothing holds.
     pub fn nat_swept(&mut self, found: NatFound, began: Instant) -> Result<()> {
         self.nat_rows = found.rows;
+        self.settles = None;
         for running in &mut self.services {
             let discarded = running.free_retired(&mut self.arena, &self.nat_rows, began)?;
             self.discarded.extend(discarded);
@@ -279,6 +289,17 @@ impl Node {
         let s = self.services.iter().position(|r| r.config.name == service)?;
         let b = self.services[s].backends.iter().position(|b| b.config.name == name)?;
         Some((s, b))
+    }
+
+    /// The backend of a probe, wherever a change that failed on its way has left it.
+    fn probed(&self, key: u64) -> Option<(usize, usize)> {
+        let &(s, b) = self.by_probe.get(&key)?;
+        let is_there = self.services.get(s).and_then(|r| r.backends.get(b)).map(|b| b.probe);
+        if is_there == Some(key) {
+            return Some((s, b));
+        }
+        let all = self.services.iter().enumerate().flat_map(probes_of);
+        all.into_iter().find(|(probe, _)| *probe == key).map(|(_, place)| place)
     }
 
     fn add(
@@ -446,9 +467,8 @@ fn continues(running: &Running, service: &model::Service) -> bool {
     running.config.name == service.name
 }
 
-fn probes_of(running: &Running) -> impl Iterator<Item = (u64, (String, String))> {
-    let service = &running.config.name;
-    running.backends.iter().map(|b| (b.probe, (service.clone(), b.config.name.clone())))
+fn probes_of((s, running): (usize, &Running)) -> impl Iterator<Item = (u64, (usize, usize))> {
+    running.backends.iter().enumerate().map(move |(b, backend)| (backend.probe, (s, b)))
 }
 
 #[cfg(test)]

@@ -438,6 +438,10 @@ impl Running {
     fn pace(&mut self, arena: &Arena, now: Instant) -> Result<()> {
         let pace = self.pace_of();
         self.paced_at = now;
+        // Nobody else's word has a level.
+        if !self.backends.iter().any(|b| b.admission.phase() == Phase::Returning) {
+            return Ok(());
+        }
         let mut levels: Vec<u16> =
             self.backends.iter().map(|b| b.admission.level(now, pace)).collect();
         relative(&mut levels);

@@ -22,7 +22,7 @@ use crate::control::status::{About, epoch_ms, status};
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::dataplane::grace;
 use crate::net::{NextHopEvent, TooBig};
-use crate::probe::ProbeEvent;
+use crate::probe::{BATCH, ProbeEvent};
 use crate::report::{Block, Changed, Error, ErrorKind, Interface};
 use crate::store::{State, Store};
 
@@ -97,6 +97,7 @@ impl ControlLoop {
     /// event: a daemon that stops for it would be the outage.
     pub(super) async fn run(&mut self, mut inputs: Inputs) -> Result<()> {
         let Inputs { signals, requests, probes, hops, too_big } = &mut inputs;
+        let mut results = Vec::with_capacity(BATCH);
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
             let block_end = self.next_block_end();
@@ -105,7 +106,10 @@ impl ControlLoop {
                 biased;
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
-                Some(event) = probes.recv() => self.on_probe(event),
+                1.. = probes.recv_many(&mut results, BATCH) => {
+                    self.on_probes(&mut results);
+                    Ok(())
+                }
                 Some(event) = hops.recv() => self.on_hop(event),
                 Some(message) = too_big.recv() => self.node.on_too_big(message),
                 _ = signals.hangup.recv() => { self.on_hangup().await; Ok(()) }
@@ -120,7 +124,7 @@ impl ControlLoop {
                 }
             };
             if let Err(error) = done {
-                tracing::error!(error = format!("{error:#}"), "an event could not be handled");
+                not_handled(&error);
             }
             self.begin_grace();
         }
@@ -131,21 +135,30 @@ impl ControlLoop {
         self.plane
     }
 
-    fn on_probe(&mut self, event: ProbeEvent) -> Result<()> {
-        let transition = event.transition.clone();
-        let steered = self.node.on_probe(event)?;
-        let (Some((service, backend)), Some(transition)) = (steered, transition) else {
-            return Ok(());
-        };
-        let detection_ms = transition.first.elapsed().as_secs_f64() * 1000.0;
-        match &transition.failure {
-            Some(failure) => tracing::warn!(
-                %service, %backend, reason = %failure.text,
-                detection_ms = format!("{detection_ms:.1}"), "backend is down; its traffic moved"
-            ),
-            None => tracing::info!(%service, %backend, "backend is up"),
+    /// Where many services share a server, its failure is many results: all words first, and only
+    /// then what is to be said of them.
+    fn on_probes(&mut self, results: &mut Vec<ProbeEvent>) {
+        let mut moved = Vec::new();
+        for event in results.drain(..) {
+            let transition = event.transition.clone();
+            match self.node.on_probe(event) {
+                Ok(Some(names)) => {
+                    moved.extend(transition.map(|t| (names, t.first.elapsed(), t.failure)));
+                }
+                Ok(None) => {}
+                Err(error) => not_handled(&error),
+            }
         }
-        Ok(())
+        for ((service, backend), detection, failure) in moved {
+            let detection_ms = detection.as_secs_f64() * 1000.0;
+            match failure {
+                Some(failure) => tracing::warn!(
+                    %service, %backend, reason = %failure.text,
+                    detection_ms = format!("{detection_ms:.1}"), "backend is down; its traffic moved"
+                ),
+                None => tracing::info!(%service, %backend, "backend is up"),
+            }
+        }
     }
 
     fn on_hop(&mut self, event: NextHopEvent) -> Result<()> {
@@ -439,6 +452,10 @@ async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Result<T> {
 
 async fn sleep_until(at: Instant) {
     tokio::time::sleep_until(at.into()).await;
+}
+
+fn not_handled(error: &anyhow::Error) {
+    tracing::error!(error = format!("{error:#}"), "an event could not be handled");
 }
 
 const FAR: Duration = Duration::from_secs(3600);

@@ -23,7 +23,7 @@
 //! anew: its packets may for a moment be nobody's, or another's that it hid.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -54,6 +54,8 @@ pub struct ServiceTable<P = Arc<LiveMaps>> {
     maps: P,
     /// Every record there is, and its place.
     records: BTreeMap<Key, (u32, ServiceRecord)>,
+    /// The keys of each service's records.
+    of_service: HashMap<u32, BTreeSet<Key>>,
     prefixes: BTreeSet<Prefix>,
     /// `ports` of addresses, to be written when nothing leaves any more.
     lengths: BTreeMap<Key, u32>,
@@ -70,6 +72,7 @@ impl<P: Places> ServiceTable<P> {
         Self {
             maps,
             records: BTreeMap::new(),
+            of_service: HashMap::new(),
             prefixes: BTreeSet::new(),
             lengths: BTreeMap::new(),
             leaving: BTreeMap::new(),
@@ -137,7 +140,11 @@ impl<P: Places> ServiceTable<P> {
         let record = ServiceRecord { key: word, address, ..template };
         match self.records.get(&key) {
             Some((_, old)) if *old == record => return Ok(()),
-            Some(&(index, _)) => self.maps.set_record(index, record)?,
+            Some(&(index, old)) => {
+                self.maps.set_record(index, record)?;
+                self.disown(key, old.service);
+                self.records.insert(key, (index, record));
+            }
             None => {
                 let index = self.place_for(key, &self.resting)?;
                 self.maps.set_record(index, ServiceRecord { key: KEY_REMOVED, ..record })?;
@@ -146,20 +153,30 @@ impl<P: Places> ServiceTable<P> {
                 std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
                 self.maps.set_record(index, record)?;
                 self.records.insert(key, (index, record));
-                return Ok(());
             }
         }
-        if let Some((_, known)) = self.records.get_mut(&key) {
-            *known = record;
+        if !key.is_alone() {
+            self.of_service.entry(record.service).or_default().insert(key);
         }
         Ok(())
+    }
+
+    /// A record is no longer this service's.
+    fn disown(&mut self, key: Key, service: u32) {
+        if let Some(keys) = self.of_service.get_mut(&service) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.of_service.remove(&service);
+            }
+        }
     }
 
     /// Changes all records of a service in place, those that leave included. What changes must
     /// lie in one aligned word of 8 bytes, or may be seen in parts.
     pub fn update(&mut self, service: u32, change: impl Fn(&mut ServiceRecord)) -> Result<()> {
-        for (key, (index, known)) in &mut self.records {
-            if key.is_alone() || known.service != service || known.table == 0 {
+        for key in self.of_service.get(&service).into_iter().flatten() {
+            let Some((index, known)) = self.records.get_mut(key) else { continue };
+            if known.table == 0 {
                 continue;
             }
             let mut record = *known;
@@ -309,6 +326,7 @@ impl<P: Places> ServiceTable<P> {
     /// Removes a record; its place rests until [`Self::rested`].
     fn erase(&mut self, key: Key) -> Result<()> {
         let Some((index, record)) = self.records.remove(&key) else { return Ok(()) };
+        self.disown(key, record.service);
         self.resting.insert(index);
         self.maps.set_record(index, ServiceRecord { key: KEY_REMOVED, ..record })
     }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::config::model::Probe;
 pub use crate::control::health::{Failure, FailureKind, ProbeResult, Success};
-pub use prober::{Key, ProbeEvent, Prober};
+pub use prober::{BATCH, Key, ProbeEvent, Prober};
 
 /// Asks `target` once; `timeout` covers connecting and the answer together.
 pub async fn probe(target: SocketAddr, probe: &Probe, timeout: Duration) -> ProbeResult {

@@ -38,6 +38,10 @@ pub type Key = u64;
 /// Results waiting for the control loop; beyond it, probing waits too.
 const QUEUE: usize = 1024;
 
+/// Results that the control loop takes at once: all words that follow from them are written before
+/// anything else is done.
+pub const BATCH: usize = 256;
+
 /// All probing tasks. Dropping it stops them.
 #[derive(Debug)]
 pub struct Prober {
