@@ -5,7 +5,9 @@
 
 mod balancer;
 pub mod bench;
+mod cables;
 mod capture;
+mod cores;
 mod decap;
 mod http;
 mod lab;
@@ -24,7 +26,9 @@ mod udp_echo;
 mod xdp_pass;
 
 pub use balancer::{BackendConfig, Balancer, QUICK_DETECTION, ServiceConfig};
+pub use cables::{Cables, End};
 pub use capture::{Capture, packet_socket};
+pub use cores::{all_cores, pin};
 pub use decap::{Decap, DecapCounts};
 pub use http::{Connection, Failure, Response};
 pub use lab::{Backend, Lab};
