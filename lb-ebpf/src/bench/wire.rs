@@ -89,7 +89,6 @@ fn bounce(ctx: XdpContext) -> u32 {
 
 #[xdp]
 #[inline(always)]
-#[expect(clippy::needless_pass_by_value, reason = "the shape that `#[xdp]` calls")]
 fn pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }

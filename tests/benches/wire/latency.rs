@@ -20,7 +20,7 @@ use crate::{
     frame::{Segment, job},
     lanes::Lane,
     programs::Programs,
-    throughput::expect,
+    throughput::{expect, open},
 };
 
 /// How busy a lane is kept.
@@ -34,7 +34,8 @@ pub(crate) struct Load {
 /// Percentiles of one round, in microseconds.
 #[derive(Clone, Copy)]
 pub(crate) struct Latency {
-    pub(crate) probes: u64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
 }
@@ -45,6 +46,7 @@ pub(crate) fn measure(
     load: Load,
     probe_core: usize,
 ) -> Result<Latency> {
+    open(programs, lane, PROBED)?;
     let (mut busy, busy_frame) = job(PROBED.family, PROBED.flows, Segment::Ack);
     busy.gap_ns = (load.ns_per_frame * BURST as f64) as u64;
     let (probe, probe_frame) = job(PROBED.family, 1, Segment::Probe);
@@ -55,16 +57,18 @@ pub(crate) fn measure(
     let before = programs.latency()?;
     let is_over = AtomicBool::new(false);
     let shared = &*programs;
-    thread::scope(|scope| {
-        let prober = scope.spawn(|| -> Result<()> {
+    let sent = thread::scope(|scope| {
+        let prober = scope.spawn(|| -> Result<u64> {
             pin(&[probe_core])?;
+            let mut sent = 0;
             while !is_over.load(Ordering::Relaxed) {
                 shared.send(PROBE, &probe_frame, lane.interface, 1)?;
+                sent += 1;
                 thread::sleep(Duration::from_micros(250));
             }
-            Ok(())
+            Ok(sent)
         });
-        let sent = if load.ns_per_frame.is_finite() {
+        let loaded = if load.ns_per_frame.is_finite() {
             let frames = (load.time.as_nanos() as f64 / load.ns_per_frame) as u32;
             shared.send(LOAD, &busy_frame, lane.interface, frames).map(drop)
         } else {
@@ -73,16 +77,16 @@ pub(crate) fn measure(
         };
         is_over.store(true, Ordering::Relaxed);
         let probed = prober.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload));
-        sent.and(probed)
+        loaded.and(probed)
     })?;
     let after = programs.latency()?;
-    Ok(percentiles(&after.iter().zip(&before).map(|(a, b)| a - b).collect::<Vec<_>>()))
+    Ok(percentiles(sent, &after.iter().zip(&before).map(|(a, b)| a - b).collect::<Vec<_>>()))
 }
 
-fn percentiles(buckets: &[u64]) -> Latency {
-    let probes: u64 = buckets.iter().sum();
+fn percentiles(sent: u64, buckets: &[u64]) -> Latency {
+    let received: u64 = buckets.iter().sum();
     let at = |share: f64| {
-        let rank = (probes as f64 * share).ceil().max(1.0) as u64;
+        let rank = (received as f64 * share).ceil().max(1.0) as u64;
         let mut below = 0;
         let bucket = buckets.iter().position(|count| {
             below += count;
@@ -91,5 +95,5 @@ fn percentiles(buckets: &[u64]) -> Latency {
         let middle = bucket.unwrap_or_default() as f64 + 0.5;
         middle * f64::from(1 << BUCKET_SHIFT) / 1000.0
     };
-    Latency { probes, p50_us: at(0.5), p99_us: at(0.99) }
+    Latency { sent, received, p50_us: at(0.5), p99_us: at(0.99) }
 }

@@ -92,6 +92,8 @@ pub(crate) fn latency(all: &[Waits]) {
         };
         let (p50, p99) = (of(|round| round.p50_us), of(|round| round.p99_us));
         let load = waits.ns_per_frame;
+        let sum = |count: fn(&Latency) -> u64| waits.rounds.iter().map(count).sum::<u64>();
+        let (sent, received) = (sum(|round| round.sent), sum(|round| round.received));
         emit(&json!({
             "part": "wire",
             "case": wait_name(waits.system, waits.busy),
@@ -104,7 +106,9 @@ pub(crate) fn latency(all: &[Waits]) {
             "p99_us": thousandths(p99.min),
             "p50_us_median": thousandths(p50.median),
             "p99_us_median": thousandths(p99.median),
-            "received": waits.rounds.iter().map(|round| round.probes).sum::<u64>(),
+            "sent": sent,
+            "received": received,
+            "lost": sent.saturating_sub(received),
         }));
     }
 }

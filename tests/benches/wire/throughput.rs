@@ -75,7 +75,7 @@ pub(crate) struct Traffic {
     pub(crate) flows: u32,
 }
 
-/// Opens connections where that matters, and looks closely at each flow, twice.
+/// Looks closely at each flow, twice.
 pub(crate) fn verify(
     programs: &mut Programs,
     lane: &Lane,
@@ -85,17 +85,10 @@ pub(crate) fn verify(
     if lane.system == System::Generator {
         return Ok(Arrivals::default());
     }
-    let mut arrivals = Arrivals::default();
-    let mut send = |segment, windows, deep| -> Result<()> {
-        let all = Burst { segment, windows, frames: traffic.flows, deep, pass };
-        arrivals.add(&burst(programs, lane, traffic, &all)?.1);
-        Ok(())
-    };
-    if lane.system == System::Holdfast(Mode::Nat) {
-        send(Segment::Syn, 1, 0)?;
-    }
-    send(Segment::Ack, 2, DEEP)?;
-    Ok(arrivals)
+    open(programs, lane, traffic)?;
+    let twice =
+        Burst { segment: Segment::Ack, windows: 2, frames: traffic.flows, deep: DEEP, pass };
+    Ok(burst(programs, lane, traffic, &twice)?.1)
 }
 
 /// Windows, one after the other: how long each took, in nanoseconds a frame.
@@ -106,6 +99,7 @@ pub(crate) fn measure(
     windows: u32,
 ) -> Result<(Vec<f64>, Arrivals)> {
     let frames = window(lane.system);
+    open(programs, lane, traffic)?;
     let (times, arrivals) = burst(
         programs,
         lane,
@@ -113,6 +107,17 @@ pub(crate) fn measure(
         &Burst { segment: Segment::Ack, windows, frames, deep: 0, pass: 1 },
     )?;
     Ok((times.iter().map(|time| time.as_nanos() as f64).collect(), arrivals))
+}
+
+/// In `nat` a connection begins with a SYN. Nobody answers these, so they are forgotten some
+/// seconds after their last packet, and each measurement opens them anew.
+pub(crate) fn open(programs: &mut Programs, lane: &Lane, traffic: Traffic) -> Result<()> {
+    if lane.system == System::Holdfast(Mode::Nat) {
+        let once =
+            Burst { segment: Segment::Syn, windows: 1, frames: traffic.flows, deep: 0, pass: 1 };
+        burst(programs, lane, traffic, &once)?;
+    }
+    Ok(())
 }
 
 struct Burst {
