@@ -10,10 +10,8 @@ use std::{
     process::{Command, exit},
 };
 
-/// The programs, by the names of `lb-ebpf`'s binaries.
+/// The programs that are embedded, by the names of `lb-ebpf`'s binaries.
 const PROGRAMS: [&str; 2] = ["holdfast", "decap"];
-/// Those that measure them.
-const BENCHES: [&str; 1] = ["bench-prog"];
 
 /// What `cargo xtask setup` wrote down.
 struct Toolchain {
@@ -116,8 +114,8 @@ fn compile(root: &Path, tools: &Toolchain, triple: &str, target_dir: &Path) -> R
         // Building `core` for a target without a prebuilt one is the only unstable feature used.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .args(["build", "--package", "lb-ebpf", "--release", "--locked"])
-        .args(PROGRAMS.iter().chain(&BENCHES).flat_map(|program| ["--bin", program]))
+        // All of them: benchmarks take theirs, which are not embedded, from the target directory.
+        .args(["build", "--package", "lb-ebpf", "--release", "--locked", "--bins"])
         .args(["-Zbuild-std=core", "--target", triple, "--target-dir"])
         .arg(target_dir);
     let status =

@@ -187,14 +187,31 @@ impl Balancer {
 
     /// Starts `lb run` with the configuration and state that an earlier one left in the lab.
     pub fn run(lab: &Lab, binary: &Path) -> Result<Self> {
-        let mut command = lab.balancer().command(binary);
-        command.args(["run", "-c"]).arg(lab.path(CONFIG));
-        command.arg("--socket").arg(lab.path(SOCKET)).arg("--state-dir").arg(lab.path(STATE));
-        let process = Process::spawn(&mut command, &lab.path(LOG))?;
+        Self::run_in(lab.balancer(), &lab.directory(), binary)
+    }
+
+    /// Starts `lb run` with this configuration in any namespace, with a directory of its own.
+    pub fn start_in(
+        namespace: &Namespace,
+        directory: &Path,
+        binary: &Path,
+        config: &str,
+    ) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        fs::write(directory.join(CONFIG), config)?;
+        Self::run_in(namespace, directory, binary)
+    }
+
+    fn run_in(namespace: &Namespace, directory: &Path, binary: &Path) -> Result<Self> {
+        let mut command = namespace.command(binary);
+        command.args(["run", "-c"]).arg(directory.join(CONFIG));
+        command.arg("--socket").arg(directory.join(SOCKET));
+        command.arg("--state-dir").arg(directory.join(STATE));
+        let process = Process::spawn(&mut command, &directory.join(LOG))?;
         let mut balancer = Self {
             binary: binary.to_owned(),
-            namespace: lab.balancer().clone(),
-            directory: lab.directory(),
+            namespace: namespace.clone(),
+            directory: directory.to_owned(),
             process,
         };
         balancer.wait_for_answer()?;

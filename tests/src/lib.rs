@@ -5,7 +5,9 @@
 
 mod balancer;
 pub mod bench;
+mod cables;
 mod capture;
+mod cores;
 mod decap;
 mod http;
 mod iperf;
@@ -17,6 +19,7 @@ mod network;
 mod nginx;
 mod observe;
 mod process;
+mod processor_time;
 mod reach;
 mod registry;
 mod topology;
@@ -25,7 +28,9 @@ mod udp_echo;
 mod xdp_pass;
 
 pub use balancer::{BackendConfig, Balancer, QUICK_DETECTION, ServiceConfig};
+pub use cables::{Cables, End};
 pub use capture::{Capture, packet_socket};
+pub use cores::{all_cores, pin};
 pub use decap::{Decap, DecapCounts};
 pub use http::{Connection, Failure, Response};
 pub use iperf::{IPERF_PORT, Iperf, Stream, Streamed, stream};
@@ -36,6 +41,7 @@ pub use namespace::Namespace;
 pub use nginx::{HUGE_BYTES, Nginx};
 pub use observe::Counts;
 pub use process::Process;
+pub use processor_time::of_ended_children;
 pub use reach::{Probe, ping, traceroute};
 pub use registry::{down, down_stale, kept};
 pub use topology::{Arms, Family, Mode, Topology, VIP4, VIP6};

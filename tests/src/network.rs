@@ -165,14 +165,14 @@ fn connect(switch: &Namespace, cable: &Cable<'_>) -> Result<()> {
     )
 }
 
-fn offloads_off(namespace: &Namespace, link: &str) -> Result<()> {
+pub(crate) fn offloads_off(namespace: &Namespace, link: &str) -> Result<()> {
     run(namespace
         .command("ethtool")
         .args(["-K", link, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off"]))
 }
 
 /// Before the first link: what new links inherit.
-fn prepare(namespace: &Namespace) -> Result<()> {
+pub(crate) fn prepare(namespace: &Namespace) -> Result<()> {
     namespace.sysctl(&[
         ("net/ipv6/conf/all/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_dad", "0"),

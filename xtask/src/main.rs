@@ -32,6 +32,9 @@ enum Task {
         /// Also what the lab, the demo and the tests run: nginx, curl, wrk, iproute2, ethtool, ping, traceroute
         #[arg(long)]
         lab: bool,
+        /// Also what benchmarks compare with: haproxy, nginx with its stream module, nftables
+        #[arg(long)]
+        bench: bool,
     },
     /// Explain what this kernel, interface and toolchain offer and lack
     Doctor {
@@ -80,7 +83,8 @@ enum Output {
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
-        Task::Setup { lab } => setup::run(lab),
+        Task::Setup { lab, bench } => setup::run(lab || bench)
+            .and_then(|()| if bench { setup::bench::install_programs() } else { Ok(()) }),
         Task::Doctor { interface, output } => return doctor::run(interface.as_deref(), output),
         Task::Lab(command) => lab::run(command),
         Task::Demo { output, lb } => demo::run(output, lb),

@@ -4,6 +4,7 @@
 //! written to `target/tools/ebpf-toolchain.json`, which the daemon's build script reads.
 
 pub(crate) mod apt;
+pub(crate) mod bench;
 pub(crate) mod compiler;
 pub(crate) mod linker;
 pub(crate) mod llvm;
