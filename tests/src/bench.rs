@@ -10,6 +10,7 @@
 use std::{
     env,
     io::{IsTerminal, Write, stderr, stdout},
+    path::{Path, PathBuf},
     process::exit,
 };
 
@@ -65,6 +66,13 @@ impl Options {
 fn usage(problem: &str) -> ! {
     eprintln!("error: {problem}\nusage: [--rounds N] [--quick] [CASE…]");
     exit(2);
+}
+
+/// The `lb` to measure: `LB_BIN`, or this workspace's release build.
+#[must_use]
+pub fn lb() -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/lb");
+    env::var_os("LB_BIN").map_or_else(built, PathBuf::from)
 }
 
 /// One figure over all rounds.

@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use lb_tests::{
-    Balancer, Connection, Family, Lab, Mode, Process, ServiceConfig, Topology, of_ended_children,
+    Balancer, Connection, Family, Lab, Mode, Process, ServiceConfig, Topology, bench::lb,
+    of_ended_children,
 };
 
 use crate::wrk::{Answers, Wrk};
@@ -144,7 +145,9 @@ impl Site {
             System::Nftables => forward(&lab, vip)?,
             System::Holdfast(mode) => {
                 let services = [ServiceConfig::http(mode, Family::V4)];
-                balancer = Some(Balancer::serving(&lab, &services)?);
+                let started = Balancer::start(&lab, &lb(), &lab.config(&services))?;
+                started.wait_until_up(Duration::from_secs(10))?;
+                balancer = Some(started);
             }
         }
         let address =

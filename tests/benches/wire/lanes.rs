@@ -9,7 +9,7 @@
 use std::{fmt::Write, process::Command};
 
 use anyhow::{Context, Result, bail};
-use lb_tests::{Balancer, Cables, End, Family, Mode, Namespace};
+use lb_tests::{Balancer, Cables, End, Family, Mode, Namespace, bench::lb};
 
 use crate::{
     abi::{FIRST_ADDRESS, SAME_SOURCE, TO_BACKEND, TO_VIP},
@@ -138,7 +138,7 @@ impl Lanes {
                 let started = Balancer::start_in(
                     &namespace,
                     &self.cables.directory(system.mode()),
-                    &Balancer::binary()?,
+                    &lb(),
                     &config(number, mode),
                 )?;
                 started.wait_until_up(std::time::Duration::from_secs(10))?;
