@@ -90,11 +90,11 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
 /// see where the address is from.
 #[inline(always)]
 fn settings() -> Settings {
-    let mut at = (&raw const SETTINGS).cast::<Settings>();
+    let mut at = (&raw const SETTINGS).expose_provenance();
     // SAFETY: no instruction.
     unsafe { asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags)) };
     // SAFETY: `Global` is its value, which is never written once the program is loaded.
-    unsafe { *at }
+    unsafe { *core::ptr::with_exposed_provenance::<Settings>(at) }
 }
 
 /// Whether drops are written to the log: rare, for a person who looks for one.

@@ -94,7 +94,7 @@ pub(crate) fn bench(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: place 0 holds an XDP program or none. The call does not return, unless there is none.
-    let _ = unsafe { UNDER_TEST.tail_call(&ctx, 0) };
+    unsafe { UNDER_TEST.tail_call(&ctx, 0) };
     xdp_action::XDP_ABORTED
 }
 
@@ -203,7 +203,8 @@ fn store_at(ctx: *mut xdp_md, at: u32, value: u32) -> Option<()> {
     let mut place = start;
     // SAFETY: arithmetic of two registers.
     unsafe {
-        asm!("{place} += {at}", place = inout(reg) place, at = in(reg) u64::from(at & 0xff), options(nostack, nomem))
+        asm!("{place} += {at}", place = inout(reg) place, at = in(reg) u64::from(at & 0xff),
+            options(nostack, nomem));
     };
     if place + 4 > end {
         return None;

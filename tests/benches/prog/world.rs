@@ -135,7 +135,7 @@ impl World {
     /// The program with these sets.
     pub(crate) fn new(sets: &[Set], nat_flows: u32) -> Result<Self> {
         let rows: u32 = sets.iter().map(|set| set.services * rows_of(set)).sum();
-        let slots: u32 = sets.iter().map(|set| table_bytes(set)).sum();
+        let slots: u32 = sets.iter().map(table_bytes).sum();
         let node = Node {
             nat_ports: FIRST_NAT_PORT..=FIRST_NAT_PORT + NAT_PORTS - 1,
             // Never reached: a test run is one second's packets to a limit.
