@@ -157,6 +157,13 @@ pub trait Ip {
     /// [`Self::decode`] of most frames: `None` also of some that can be balanced, which are odd or
     /// very short. Beside it TTL or hop limit.
     fn decode_plain(packet: Packet<'_>) -> Option<(Flow, u8)>;
+    /// Where a packet is to, if it is as long as its header.
+    fn destination(packet: Packet<'_>) -> Option<Address>;
+    /// Whether a packet is to this address.
+    #[inline(always)]
+    fn is_to(packet: Packet<'_>, address: &Address) -> bool {
+        Self::destination(packet).is_some_and(|destination| Self::same(&destination, address))
+    }
     /// Hash of a flow.
     fn hash(seed: u64, key: &FlowKey) -> u64;
     /// Where a service key's search begins, before masking.
@@ -261,6 +268,11 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
+    fn destination(packet: Packet<'_>) -> Option<Address> {
+        Some([packet.head::<34>()?.word32::<30>(), 0, 0, 0])
+    }
+
+    #[inline(always)]
     fn hash(seed: u64, key: &FlowKey) -> u64 {
         hash::flow_v4(seed, key)
     }
@@ -344,6 +356,11 @@ impl Ip for V6 {
             kind: FlowKey::kind_of(Self::FAMILY, protocol),
         };
         Some((Flow { key, tcp_flags, length: u32::from(length) + 40 }, head.u8::<21>()))
+    }
+
+    #[inline(always)]
+    fn destination(packet: Packet<'_>) -> Option<Address> {
+        Some(packet.head::<54>()?.words::<38>())
     }
 
     #[inline(always)]
