@@ -100,13 +100,15 @@ fn by_change<M: Maps>(
     // Marks are written before the words and shadows whose end needs them, so they are read again
     // after those: who walked by the new ones finds the mark.
     let (slot, table) = (slot_and_asked >> 1, service.table);
-    let asked = slot_and_asked & 1 != 0 || (table.marked() && is_marked(maps, table, slot));
+    let again = table.marked() && M::RULES.keep(Rule::MarksAfterWalk);
+    let asked = slot_and_asked & 1 != 0 || (again && is_marked(maps, table, slot));
     count_walk(maps, walk);
     let touched = walk.touched() || service.is(SERVICE_TRACK);
     // A datagram is a flow of its own, unless the service wants it otherwise.
     let alone = !flow.is_tcp() && !service.is(SERVICE_UDP_FLOW);
     // What counts a flow's later packets, if it is not recorded, as existing.
-    let is_fresh = flow.is_tcp() || maps.now() < service.udp_until;
+    let may_exist = M::RULES.keep(Rule::DatagramsExist);
+    let is_fresh = flow.is_tcp() || (may_exist && maps.now() < service.udp_until);
     let is_new = if flow.is_tcp() {
         flow.opens()
     } else {
@@ -185,7 +187,8 @@ fn follows<M: Maps>(maps: &M, flow: &Flow, entry: &FlowEntry) -> bool {
     if !word.serving() || word.generation() != entry.generation {
         return false;
     }
-    if !flow.is_syn() {
+    // A SYN, or what opens a connection of QUIC.
+    if !(flow.opens() && flow.begins()) {
         return true;
     }
     // A retransmitted SYN stays; one that reuses the ports of a finished connection is new.

@@ -27,6 +27,11 @@ pub enum Rule {
     ShadowEveryStep,
     /// A slot in transition is looked up and recorded even if its backend takes everything.
     ShadowTouches,
+    /// For a while after a change a datagram of a flow without an entry counts as an existing
+    /// flow's: no datagram says that it is the first.
+    DatagramsExist,
+    /// Marks are read again after the walk: they were written before what it found.
+    MarksAfterWalk,
 }
 
 /// Which rules are kept.

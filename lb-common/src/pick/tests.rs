@@ -247,6 +247,26 @@ fn a_mark_is_asked_only_if_the_table_has_any() {
 }
 
 #[test]
+fn what_opens_a_connection_of_quic_follows_no_entry_to_a_retired_backend() {
+    for (word, flags, expect) in [
+        (RETIRED, Flow::OPENS, A),
+        (RETIRED, 0, B),
+        // It may be sent again.
+        (DRAINING, Flow::OPENS, B),
+    ] {
+        let mut maps = HostMaps::with_weights(&[1, 1, 1]);
+        maps.set_word(1, word);
+        let mut flow = flow(port_of_a(&maps, UDP), UDP);
+        mark(&mut maps, &flow);
+        hold(&maps, &flow, (B, 0, 0));
+        flow.tcp_flags = flags;
+        let service = maps.service(true, SERVICE_UDP_FLOW);
+        let picked = pick(&maps, &service, &flow, hash_of(&maps, &flow));
+        assert_eq!(picked.map(|picked| picked.row), Ok(expect), "{word:?} {flags}");
+    }
+}
+
+#[test]
 fn without_room_a_flow_goes_where_a_later_miss_would() {
     for (word, new, old) in [(DRAINING, B, A), (RETURNING, A, B)] {
         let maps = HostMaps::with_weights(&[1, 1, 1]);

@@ -27,6 +27,16 @@ pub(super) enum Rule {
     GraceFirst,
     /// A backend that died gets another generation: what was recorded to it stays void.
     DeadIsVoid,
+    /// All that changes of a backend's admission is one store.
+    OneStore,
+    /// A table and its shadow become visible together.
+    ShadowWithTable,
+    /// The row of a backend that left rests until nothing is recorded to it.
+    RowRests,
+    /// So it does while datagrams come that name it: these are not recorded.
+    NamedRests,
+    /// That marks are to be read is known before there are any: before a backend is unsettled.
+    WatchFirst,
 }
 
 /// Whether a rule is kept.
@@ -45,7 +55,7 @@ mod switch {
 
     use super::Rule;
 
-    pub(crate) const ALL: [Rule; 10] = [
+    pub(crate) const ALL: [Rule; 15] = [
         Rule::TransitionLasts,
         Rule::ChangedBackStays,
         Rule::AgePerSlot,
@@ -56,6 +66,11 @@ mod switch {
         Rule::SlotFromKey,
         Rule::GraceFirst,
         Rule::DeadIsVoid,
+        Rule::OneStore,
+        Rule::ShadowWithTable,
+        Rule::RowRests,
+        Rule::NamedRests,
+        Rule::WatchFirst,
     ];
 
     thread_local! {

@@ -36,6 +36,9 @@ struct Retired {
     /// Since when nothing leads to it but recorded flows; `None` while it is some slot's
     /// previous owner.
     since: Option<Instant>,
+    /// Packets sent to it, as a sweep saw them, and when more came at last: datagrams that name
+    /// their server are not recorded.
+    sent: (u64, Instant),
 }
 
 /// A service as it runs.
@@ -208,13 +211,16 @@ impl Running {
         let keeps = is_shadow && matches!(phase, Phase::Serving | Phase::Draining);
         let admit_old = if keeps { Word::FULL } else { 0 };
         let serving = phase != Phase::Down;
-        let word = Word::new(0, admit_old, gone.server, gone.generation, serving, true);
+        // One that was returning stays unsettled: who still sees the old table finds no marks there.
+        let admit = if phase == Phase::Returning { gone.level.max(1) } else { 0 };
+        let word = Word::new(admit, admit_old, gone.server, gone.generation, serving, true);
         self.tables.set_word(&arena.maps, gone.index, word)?;
         let since = (!is_shadow).then_some(now);
         let (index, mode, server) = (gone.index, gone.mode, gone.server);
         self.leaving.retain(|(leaving, _)| *leaving != index);
         let server_id = gone.config.server_id;
-        self.retired.push(Retired { index, mode, server, server_id, word, since });
+        let sent = (self.rows_counted(&arena.maps, index).packets, now);
+        self.retired.push(Retired { index, mode, server, server_id, word, since, sent });
         self.epoch += 1;
         Ok(())
     }
@@ -324,6 +330,7 @@ impl Running {
             arena,
             &members,
             |index| has_flows && !nat.contains(&index),
+            has_flows && self.exceptions,
             now,
         )?;
         self.exceptions |= has_flows;
@@ -379,8 +386,9 @@ impl Running {
         let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
         let Some(want) = backend.want() else { return Ok(false) };
         let Some(step) = backend.admission.towards(want, now) else { return Ok(false) };
-        if step.to == Phase::Down && backend.mode != Mode::Nat && keep(Rule::DeadIsVoid) {
-            // What is recorded to it stays void when it returns: the flows have moved.
+        if step.from == Phase::Down && backend.mode != Mode::Nat && keep(Rule::DeadIsVoid) {
+            // What was recorded to it stays void: the flows have moved. Not when it fails: a packet
+            // that was under way then may record what it read before, with the word of after.
             backend.generation = (backend.generation + 1) % Word::GENERATIONS;
         }
         // Before the levels of those that return, which are words, too.
@@ -526,7 +534,8 @@ impl Running {
     }
 
     /// Frees the rows of retired backends, and former rows, that nothing points to any more, by a
-    /// sweep of NAT connections that began at `nat_as_of` and by its own of recorded flows.
+    /// sweep of NAT connections that began at `nat_as_of`, by its own of recorded flows, and where
+    /// datagrams name their server, by what was sent.
     pub fn free_retired(
         &mut self,
         arena: &mut Arena,
@@ -534,13 +543,28 @@ impl Running {
         nat_as_of: Instant,
     ) -> Result<Discarded> {
         let flows_as_of = self.flows_as_of;
+        let named: Vec<u64> = self
+            .retired
+            .iter()
+            .map(|retired| self.rows_counted(&arena.maps, retired.index).packets)
+            .collect();
+        for (retired, packets) in self.retired.iter_mut().zip(named) {
+            if retired.sent.0 != packets {
+                retired.sent = (packets, nat_as_of);
+            }
+        }
+        let quiet = self.config.idle_timeout.max(self.config.udp_timeout);
         let in_use = |row: u32| nat.contains_key(&row) || self.flows.contains_key(&row);
         let tables = &self.tables;
         let before = self.retired.len();
         self.retired.retain(|retired| {
             let as_of = if retired.mode == Mode::Nat { Some(nat_as_of) } else { flows_as_of };
             let seen = as_of.zip(retired.since).is_some_and(|(as_of, since)| as_of > since);
-            !seen || tables.rows(retired.index).any(in_use)
+            let is_named = retired.server_id.is_some()
+                && nat_as_of <= retired.sent.1 + quiet
+                && keep(Rule::NamedRests);
+            let rests = !seen || is_named || tables.rows(retired.index).any(in_use);
+            rests && (keep(Rule::RowRests) || tables.is_shadow(retired.index))
         });
         let is_fewer = self.retired.len() < before;
         // Marks are of slots, so they hold for former rows as well.
@@ -598,7 +622,12 @@ impl Running {
             homes.push(index);
             self.tables.mark_homes(arena, &homes)?;
         }
-        self.tables.set_word(&arena.maps, index, self.backends[at].word())?;
+        let word = self.backends[at].word();
+        if !keep(Rule::OneStore) {
+            let halfway = Word::new(0, 0, word.server(), word.generation(), word.serving(), false);
+            self.tables.set_word(&arena.maps, index, halfway)?;
+        }
+        self.tables.set_word(&arena.maps, index, word)?;
         self.exceptions |= cover;
         self.note_exceptions();
         self.write_spares(arena)

@@ -298,12 +298,16 @@ impl ServiceTables {
     /// changed are in transition from now on, but for those whose owner has no connections to
     /// keep (`has_flows`).
     ///
+    /// Where `walked_past`, flows may be recorded that went past such an owner to another: its
+    /// slots are marked, as the next owner would end their walk.
+    ///
     /// On error nothing has changed.
     pub fn rebuild(
         &mut self,
         arena: &mut Arena,
         members: &[Member],
         has_flows: impl Fn(u16) -> bool,
+        walked_past: bool,
         now: Instant,
     ) -> Result<Discarded> {
         let maps = Arc::clone(&arena.maps);
@@ -317,8 +321,16 @@ impl ServiceTables {
         let slots = maglev::build(&entries, count, maps.settings().seed);
         ensure!(slots.len() == count as usize, "a service needs a backend");
         let mut shadows = self.shadows.clone();
+        let mut unshadowed = Vec::new();
         if !self.slots.is_empty() {
-            shadows.change(&self.slots, &slots, has_flows, now);
+            shadows.change(&self.slots, &slots, &has_flows, now);
+            if walked_past && self.slots.len() == slots.len() {
+                let owners = (0..).zip(self.slots.iter().zip(&slots));
+                let left = owners.filter(|(_, (old, new))| old != new && !has_flows(**old));
+                unshadowed = left.map(|(slot, _)| slot).collect();
+            } else if walked_past {
+                unshadowed = (0..count).collect();
+            }
         }
         let elements = table_elements(count, wide);
         let base = arena.tables.take(elements).context(NO_TABLES)?;
@@ -336,6 +348,7 @@ impl ServiceTables {
         if let Some((_, word)) = shadow_region {
             maps.tables.set(table.shadow_at(), word.0)?;
         }
+        self.looks.extend(unshadowed);
         if count as usize != self.slots.len() && !self.looks.is_empty() {
             // Which slots the recorded flows have now is not known before the next sweep.
             self.looks = (0..count).collect();
@@ -350,6 +363,9 @@ impl ServiceTables {
         self.shadows = shadows;
         let table = table.with_shadowed(shadow_region.is_some());
         let table = self.write_marks(&maps, table)?;
+        if !keep(Rule::ShadowWithTable) {
+            self.point_records(arena, table.with_shadowed(false))?;
+        }
         self.point_records(arena, table)?;
         let old = std::mem::replace(&mut self.region, (base, elements));
         let new_shadow = shadow_region.map_or((0, 0), |(region, _)| region);
@@ -462,7 +478,7 @@ impl ServiceTables {
     /// has an entry began after this.
     pub fn watch(&mut self, arena: &mut Arena, unsettled: bool) -> Result<()> {
         self.watched = unsettled;
-        if !unsettled || self.table.marked() {
+        if !unsettled || self.table.marked() || !keep(Rule::WatchFirst) {
             return Ok(());
         }
         self.point_records(arena, self.table.with_marked(true))
@@ -575,4 +591,42 @@ fn write_shadow(
     }
     let table = Table::new(base, slots.len() as u32, wide, false, block);
     Ok(Some(((base, elements), table)))
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::abi::Settings;
+
+    use super::*;
+
+    /// Of a backend in `nat` that took nothing new flows went on to others, in a service that was
+    /// in another mode before. When it leaves, its slots' next owner would end their walk.
+    #[test]
+    fn slots_without_a_shadow_are_marked_where_flows_walked_past() {
+        // Backends after the change, whether flows walked past, whether slots are marked: those
+        // of the second backend, or all.
+        let rows = [(1, false, 0.0), (1, true, 0.5), (9, false, 0.0), (9, true, 1.0)];
+        for (backends, walked_past, marked) in rows {
+            let settings = Settings { service_mask: 255, backend_rows: 256, ..Settings::zeroed() };
+            let maps = Arc::new(LiveMaps::in_memory(settings, 16, 16).unwrap());
+            let mut arena = Arena::new(maps);
+            arena.slots_for = |backends| if backends < 9 { 1021 } else { 1531 };
+            let mut tables = ServiceTables::new(&mut arena, 9).unwrap();
+            let members = |count: u16| -> Vec<Member> {
+                let of = |index| Member { name: format!("b{index}"), weight: 1, index };
+                (0..count).map(of).collect()
+            };
+            for (count, walked_past) in [(2, false), (backends, walked_past)] {
+                let now = Instant::now();
+                let nobody_has = |_| false;
+                let _ = tables
+                    .rebuild(&mut arena, &members(count), nobody_has, walked_past, now)
+                    .unwrap();
+            }
+            let (looks, shadowed) = tables.marked_slots();
+            let share = f64::from(looks) / f64::from(tables.slot_count());
+            assert!((share - marked).abs() < 0.01, "{backends} {walked_past}: {share}");
+            assert_eq!((shadowed, tables.table().marked()), (0, looks > 0), "{walked_past}");
+        }
+    }
 }

@@ -47,6 +47,14 @@ impl<T: Pod> Mapped<T> {
         Self::map(count, count as usize * size_of::<T>(), flags, -1)
     }
 
+    /// The same, for what is written before any packet reads it.
+    #[cfg(test)]
+    pub(crate) fn bulk(count: u32) -> Result<Self> {
+        let mut mapped = Self::anonymous(count)?;
+        mapped.history.is_bulk = true;
+        Ok(mapped)
+    }
+
     fn map(count: u32, bytes: usize, flags: libc::c_int, map: libc::c_int) -> Result<Self> {
         let rights = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping of a map we own; the kernel checks length and rights.
@@ -103,14 +111,25 @@ impl<T: Pod> Mapped<T> {
         let at = self.at(index).with_context(|| {
             format!("element {index} is past the end of a BPF array of {}", self.count)
         })?;
-        let mut value = value;
         #[cfg(test)]
         self.note(index, value);
+        Self::write(at, value);
+        Ok(())
+    }
+
+    fn write(at: *mut T, mut value: T) {
         for (i, word) in words_mut(&mut value).iter().enumerate() {
-            // SAFETY: within the element, and aligned, as the element is.
+            // SAFETY: `at` is an element of the mapping, and aligned.
             unsafe { at.cast::<u64>().add(i).write_volatile(*word) };
         }
-        Ok(())
+    }
+
+    /// Writes an element of what the program counts, of which no packet reads what was before.
+    #[cfg(test)]
+    pub(crate) fn store(&self, index: u32, value: T) {
+        if let Some(at) = self.at(index) {
+            Self::write(at, value);
+        }
     }
 
     /// Notes what words an element had before those of a store that differ.

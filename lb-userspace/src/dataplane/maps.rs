@@ -107,12 +107,12 @@ impl LiveMaps {
             features: AtomicU32::new(settings.features),
             settings,
             services: Mapped::anonymous(settings.service_mask + 1)?,
-            tables: Mapped::anonymous(1 << 16)?,
-            marks: Mapped::anonymous((1 << 16) / 8)?,
+            tables: Mapped::bulk(1 << 16)?,
+            marks: Mapped::bulk((1 << 16) / 8)?,
             words: Mapped::anonymous(rows)?,
             ports: Mapped::anonymous(rows)?,
             servers: Mapped::anonymous(1 << 14)?,
-            spare: Mapped::anonymous(64 * lb_common::abi::SPARES / 4)?,
+            spare: Mapped::bulk(64 * lb_common::abi::SPARES / 4)?,
             flows: Entries::in_memory(flows, true),
             nat: Entries::in_memory(nat, false),
             prefixes: Entries::in_memory(64, false),
@@ -135,6 +135,13 @@ impl LiveMaps {
             array.forget_history();
         }
         self.servers.forget_history();
+    }
+
+    /// Counts a packet, as the program does.
+    #[cfg(test)]
+    pub(crate) fn count_sent(&self, row: u32) {
+        let before = self.traffic.get(row).unwrap_or_default();
+        self.traffic.store(row, Traffic { packets: before.packets + 1, ..before });
     }
 
     /// Packets and bytes sent to a backend row, all processors together.

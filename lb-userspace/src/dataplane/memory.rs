@@ -5,7 +5,7 @@
 //! change. Hash maps have a bounded room and evict the entry that was used least recently, or
 //! refuse, as the kernel's do.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::ptr::NonNull;
@@ -16,12 +16,27 @@ use lb_common::hash::fmix64;
 
 thread_local! {
     static POSITION: Cell<u64> = const { Cell::new(0) };
+    static POINTS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     static CLOCK: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 /// The position of the newest store.
 pub(crate) fn position() -> u64 {
     POSITION.get()
+}
+
+/// A position between these just before or after the store of a word that packets decide by;
+/// `below` draws a number below its argument.
+pub(crate) fn point(first: u64, last: u64, mut below: impl FnMut(u64) -> u64) -> u64 {
+    POINTS.with_borrow(|points| {
+        let from = points.partition_point(|at| *at < first);
+        let later = &points[from..];
+        if later.is_empty() {
+            return last;
+        }
+        let at = later[below(later.len() as u64) as usize] - below(2);
+        at.clamp(first, last)
+    })
 }
 
 /// What the program's clock says, if a test has set it.
@@ -36,25 +51,33 @@ pub(crate) fn set_clock(now: Duration) {
 
 /// What the words of an array held before each store.
 #[derive(Debug, Default)]
-pub(crate) struct History(Mutex<HashMap<u32, Vec<(u64, u64)>>>);
+pub(crate) struct History {
+    stores: Mutex<HashMap<u32, Vec<(u64, u64)>>>,
+    /// Its stores are no [`point`]s: most are of what no packet reads yet.
+    pub(crate) is_bulk: bool,
+}
 
 impl History {
     /// Notes that a word is about to be written.
     pub(crate) fn note(&self, word: u32, before: u64) {
         POSITION.set(POSITION.get() + 1);
-        lock(&self.0).entry(word).or_default().push((POSITION.get(), before));
+        if !self.is_bulk {
+            POINTS.with_borrow_mut(|points| points.push(POSITION.get()));
+        }
+        lock(&self.stores).entry(word).or_default().push((POSITION.get(), before));
     }
 
     /// What a word held when the store of this position was the newest; `now` is what it holds.
     pub(crate) fn at(&self, word: u32, position: u64, now: u64) -> u64 {
-        let stores = lock(&self.0);
+        let stores = lock(&self.stores);
         let later = stores.get(&word).and_then(|all| all.iter().find(|(at, _)| *at > position));
         later.map_or(now, |(_, before)| *before)
     }
 
     /// Forgets all: nobody reads what was before any more.
     pub(crate) fn forget(&self) {
-        lock(&self.0).clear();
+        lock(&self.stores).clear();
+        POINTS.with_borrow_mut(Vec::clear);
     }
 }
 

@@ -67,11 +67,11 @@ fn scenarios(scale: u64) -> Vec<Scenario> {
             flood: 0,
         },
         Scenario {
-            name: "random events, LRU of 1,500",
+            name: "an event every 30 s, LRU of 1,500",
             flows: 1500,
             seconds: 4 * (BEGIN + 160 / scale.min(4)),
             script: vec![(2 * SECOND, long(1))],
-            pause: 3 * SECOND,
+            pause: 30 * SECOND,
             flood: 0,
         },
         Scenario {
@@ -114,6 +114,7 @@ fn run(seed: u64, scenario: &Scenario, design: Design) -> Found {
         flood: scenario.flood,
         script: scenario.script.clone(),
         refusals: false,
+        calm: false,
         rate,
         seed,
     };

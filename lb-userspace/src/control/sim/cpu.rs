@@ -16,9 +16,10 @@ use lb_common::verdict::Event;
 
 use super::random::Random;
 use crate::dataplane::maps::LiveMaps;
+use crate::dataplane::memory;
 
 /// The rules of the packet path, in the order of [`rules`].
-pub(super) const RULES: [Rule; 8] = [
+pub(super) const RULES: [Rule; 10] = [
     Rule::RecordAgreeing,
     Rule::RefusedTakesOld,
     Rule::ClosingStays,
@@ -27,6 +28,8 @@ pub(super) const RULES: [Rule; 8] = [
     Rule::SynLeavesClosing,
     Rule::ShadowEveryStep,
     Rule::ShadowTouches,
+    Rule::DatagramsExist,
+    Rule::MarksAfterWalk,
 ];
 
 /// All rules for 0, else all but one.
@@ -52,6 +55,8 @@ pub(super) struct Cpu<'w, const BROKEN: usize> {
     /// The position read at last, and the newest.
     at: Cell<u64>,
     newest: u64,
+    /// How often a read finds more than the one before, in a thousand.
+    moves: u64,
     random: RefCell<Random>,
     now_ms: u64,
     /// Inserts fail; tokens are out.
@@ -69,13 +74,16 @@ impl<'w, const BROKEN: usize> Cpu<'w, BROKEN> {
         live: &'w LiveMaps,
         positions: (u64, u64),
         now_ms: u64,
-        random: Random,
+        mut random: Random,
         draft: NatSlot<'w>,
     ) -> Self {
+        // Some packets have read all before they were held up.
+        let moves = [0, 120, 120, 400][random.below(4) as usize];
         Self {
             live,
             at: Cell::new(positions.0),
             newest: positions.1,
+            moves,
             random: RefCell::new(random),
             now_ms,
             refuses: false,
@@ -99,11 +107,12 @@ impl<'w, const BROKEN: usize> Cpu<'w, BROKEN> {
             return None;
         }
         let mut random = self.random.borrow_mut();
-        if random.permille(120) {
-            // The last stores of a change are those that matter most.
-            let left = self.newest - at;
-            let back = if random.permille(500) { left.min(12) } else { left };
-            self.at.set((self.newest - random.below(back + 1)).max(at));
+        if random.permille(self.moves) {
+            let to = match random.below(3) {
+                0 => self.newest - random.below(self.newest - at + 1),
+                _ => memory::point(at, self.newest, |n| random.below(n)),
+            };
+            self.at.set(to);
         }
         Some(self.at.get()).filter(|at| *at != self.newest)
     }

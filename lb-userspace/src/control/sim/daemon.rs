@@ -14,6 +14,7 @@ use crate::config::model::{self, HashPolicy, Mode};
 use crate::control::backend::{Backend, NewBackend};
 use crate::control::health::{Failure, FailureKind, HealthSnapshot, HealthState, LastFailure};
 use crate::control::rules::{Rule, keep};
+use crate::control::server_ids::ServerIds;
 use crate::control::servers::Servers;
 use crate::control::service::Running;
 use crate::control::sweep::{self, FlowsFound, NatFound, Swept};
@@ -49,12 +50,15 @@ pub(super) struct Daemon {
     /// No packet reads what was before this position any more.
     pub(super) floor: u64,
     servers: Servers,
+    server_ids: ServerIds,
     start: Instant,
     discarded: Discarded,
     grace: Option<Grace>,
     sweep: Sweep,
     nat_rows: HashMap<u32, u64>,
     changed_at: u64,
+    /// When services next settle something.
+    settles_at: u64,
     random: Random,
     pub(super) swept: u64,
 }
@@ -92,6 +96,7 @@ impl Daemon {
         arena.slots_for = slots_for;
         let daemon = Self {
             servers: Servers::new(Arc::clone(&maps), &model::Node::default()),
+            server_ids: ServerIds::new(Arc::clone(&maps)),
             maps,
             arena,
             services: Vec::new(),
@@ -102,6 +107,7 @@ impl Daemon {
             sweep: Sweep::Idle { due: SECOND },
             nat_rows: HashMap::new(),
             changed_at: 0,
+            settles_at: u64::MAX,
             random: Random::new(seed ^ 0xdae),
             swept: 0,
         };
@@ -130,6 +136,10 @@ impl Daemon {
             let now = self.at(0);
             let mut running = Running::new(&mut self.arena, service.clone(), new, now).unwrap();
             running.listen(&mut self.arena).unwrap();
+            // Else nothing would be known that takes a drained one back.
+            for backend in &mut running.backends {
+                backend.health = HealthSnapshot::initial(HealthState::Up, now);
+            }
             self.services.push(running);
         }
         let listeners: Vec<Listener> = services
@@ -145,6 +155,7 @@ impl Daemon {
         let record = |at: usize| self.services.get(at).map_or(none, |r| r.tables.record());
         let wanted = Plan::of(&listeners).wanted(record);
         self.arena.records.sync(&wanted).unwrap();
+        self.server_ids.sync(&self.services).unwrap();
         self.mark_addresses();
     }
 
@@ -208,6 +219,7 @@ impl Daemon {
         let (_, discarded) = running.change(&mut self.arena, wanted, new, instant).unwrap();
         self.discarded.extend(discarded);
         self.services.insert(at, running);
+        self.server_ids.sync(&self.services).unwrap();
         self.mark_addresses();
         self.begin_grace(now);
     }
@@ -245,7 +257,11 @@ impl Daemon {
         self.begin_grace(now);
     }
 
+    /// What follows from any change.
     fn begin_grace(&mut self, now: u64) {
+        let settles = self.services.iter().filter_map(Running::settles_at).min();
+        self.settles_at = settles
+            .map_or(u64::MAX, |at| at.saturating_duration_since(self.start).as_micros() as u64);
         let places = self.arena.records.resting();
         if self.grace.is_some() || (places.is_empty() && self.discarded.is_empty()) {
             return;
@@ -267,20 +283,12 @@ impl Daemon {
 
     /// When the daemon next does something by itself.
     pub(super) fn next(&self, now: u64) -> u64 {
-        let clock = self.services.iter().filter_map(Running::settles_at).min();
-        let clock = clock.map(|at| {
-            let micros = at.saturating_duration_since(self.start).as_micros() as u64;
-            // The loop's clock ticks in milliseconds, and later rather than sooner.
-            micros.max(now + MS)
-        });
+        // The loop's clock ticks in milliseconds, and later rather than sooner.
+        let clock = self.settles_at.max(now.saturating_add(MS));
         let sweep = match &self.sweep {
             Sweep::Idle { due } | Sweep::Waiting { due, .. } | Sweep::Done { due, .. } => *due,
         };
-        [clock, self.grace.as_ref().map(|grace| grace.due), Some(sweep)]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(u64::MAX)
+        clock.min(sweep).min(self.grace.as_ref().map_or(u64::MAX, |grace| grace.due))
     }
 
     /// Does what is due.
@@ -356,6 +364,7 @@ impl Daemon {
                 running.free_retired(&mut self.arena, &self.nat_rows, began_at).unwrap();
             self.discarded.extend(discarded);
         }
+        self.server_ids.sync(&self.services).unwrap();
         if began > self.changed_at {
             let used: BTreeSet<u32> = self
                 .services

@@ -36,13 +36,27 @@ pub(super) struct Traffic {
     pub(super) lookups: u64,
 }
 
+/// The traffic of one kind of service.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Sent {
+    pub(super) connections: u64,
+    pub(super) packets: u64,
+    pub(super) stale: u64,
+}
+
 /// What a run found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Found {
     pub(super) connections: u64,
     pub(super) packets: u64,
     pub(super) stale: u64,
+    /// By what clients speak.
+    pub(super) kinds: BTreeMap<&'static str, Sent>,
+    /// Packets by how they reached a server, and replies, and ICMP errors.
+    pub(super) ways: BTreeMap<&'static str, u64>,
     pub(super) events: BTreeMap<&'static str, u64>,
+    /// Times that a service's number of slots changed.
+    pub(super) sizes: u64,
     /// Connections to servers that died.
     pub(super) died: u64,
     /// Packets of established connections sent elsewhere, or dropped, for no reason.
@@ -58,7 +72,10 @@ pub(super) struct Found {
     pub(super) inserts: u64,
     pub(super) evictions: u64,
     pub(super) refused: u64,
+    /// Walks that no backend took.
     pub(super) exhausted: u64,
+    /// Packets that no backend served.
+    pub(super) unserved: u64,
     pub(super) sweeps: u64,
     pub(super) largest_flows: u64,
     /// Before, during and after what a scenario is about.
@@ -75,6 +92,11 @@ impl Found {
     /// All that must not be.
     pub(super) fn wrong(&self) -> u64 {
         self.misdirected + self.misplaced
+    }
+
+    /// Counts a packet that went this way.
+    pub(super) fn went(&mut self, way: &'static str) {
+        *self.ways.entry(way).or_default() += 1;
     }
 
     pub(super) fn tell(&mut self, what: impl FnOnce() -> String) {
@@ -98,13 +120,22 @@ impl Found {
         self.evictions += other.evictions;
         self.refused += other.refused;
         self.exhausted += other.exhausted;
+        self.unserved += other.unserved;
+        self.sizes += other.sizes;
         self.sweeps += other.sweeps;
         self.largest_flows = self.largest_flows.max(other.largest_flows);
-        for (name, count) in other.events {
-            *self.events.entry(name).or_default() += count;
+        for (all, more) in [
+            (&mut self.events, other.events),
+            (&mut self.excused, other.excused),
+            (&mut self.ways, other.ways),
+        ] {
+            more.into_iter().for_each(|(name, count)| *all.entry(name).or_default() += count);
         }
-        for (name, count) in other.excused {
-            *self.excused.entry(name).or_default() += count;
+        for (name, more) in other.kinds {
+            let sent = self.kinds.entry(name).or_default();
+            sent.connections += more.connections;
+            sent.packets += more.packets;
+            sent.stale += more.stale;
         }
         let room = 12 - self.told.len().min(12);
         self.told.extend(other.told.into_iter().take(room));

@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use serde::Serialize;
 
 use super::compare::{self, Line};
-use super::oracle::Found;
+use super::oracle::{Found, Sent};
+use super::world::CPUS;
 
 /// All of a run.
 #[derive(Debug, Serialize)]
@@ -54,16 +55,33 @@ impl Results<'_> {
         let found = self.found;
         println!("seeds {} to {}", self.seed, self.seed + self.worlds - 1);
         println!(
-            "{} connections, {} packets ({} begun before a change), {} events, {} sweeps",
+            "{} connections, {} packets on {CPUS} processors ({} begun before a change), {} events, \
+             {} sweeps",
             found.connections,
             found.packets,
             found.stale,
             found.events_total(),
             found.sweeps
         );
-        for (name, count) in &found.events {
-            println!("  {name:<14} {count}");
+        println!("\n| clients speak | connections | packets | begun before a change |");
+        println!("| --- | --- | --- | --- |");
+        for (name, Sent { connections, packets, stale }) in &found.kinds {
+            println!("| {name} | {connections} | {packets} | {stale} |");
         }
+        println!("\n| packets | |\n| --- | --- |");
+        for (name, count) in &found.ways {
+            println!("| {name} | {count} |");
+        }
+        println!("\n| events | |\n| --- | --- |");
+        for (name, count) in &found.events {
+            println!("| {name} | {count} |");
+        }
+        println!("\nchanges of M:                 {}", found.sizes);
+        println!("look-ups, inserts:            {}, {}", found.lookups, found.inserts);
+        println!("entries evicted:              {}", found.evictions);
+        println!("inserts refused:              {}", found.refused);
+        println!("walks that nobody took:       {}", found.exhausted);
+        println!("packets that nobody served:   {}", found.unserved);
         println!("misdirected without a reason: {}", found.misdirected);
         println!("new connections misplaced:    {}", found.misplaced);
         println!("entries not covered:          {}", found.uncovered + found.uncovered_live);

@@ -5,13 +5,13 @@ use std::collections::BinaryHeap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use lb_common::abi::ServerIdKey;
+use lb_common::abi::Table;
 
-use super::daemon::{Health, MS, SECOND};
+use super::daemon::{Daemon, Health, MS, SECOND};
 use super::oracle::Servers;
 use super::wire::{self, TCP, UDP};
 use super::world::World;
-use crate::config::model::{self, Frontend, Mode, Protocol, Quic, UdpPolicy};
+use crate::config::model::{self, Frontend, Mode, Protocol, Quic, ServerId, UdpPolicy};
 
 /// What its clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,15 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn protocol(self) -> u8 {
         if self == Self::Tcp { TCP } else { UDP }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Packet => "UDP, each packet by itself",
+            Self::Flow => "UDP flows",
+            Self::Quic => "QUIC",
+        }
     }
 }
 
@@ -48,6 +57,7 @@ pub(super) enum Scripted {
     Hard,
     Up,
     Drain,
+    Ready,
 }
 
 /// What is to happen later.
@@ -110,9 +120,16 @@ impl Site {
         let (name, number) = (format!("b{}", self.next_name), self.next_number);
         self.next_name += 1;
         self.next_number += 1;
-        self.service.backends.push(model::Backend::new(&name, wire::address(number).into()));
+        let mut backend = model::Backend::new(&name, wire::address(number).into());
+        backend.server_id = self.server_id(number);
+        self.service.backends.push(backend);
         self.backends.push(Backend { name, number, drained: false, health });
         number
+    }
+
+    /// What QUIC's connection ids name a server by.
+    fn server_id(&self, number: u32) -> Option<ServerId> {
+        if self.kind == Kind::Quic { ServerId::new(&number.to_be_bytes()) } else { None }
     }
 
     /// Whether none of its servers takes new connections, or may not just now.
@@ -151,6 +168,11 @@ impl<const BROKEN: usize> World<BROKEN> {
                 Act::Ready(name) => {
                     self.count("ready");
                     self.drain(at, &name, false);
+                    if self.random.permille(500) {
+                        // What was recorded meanwhile matters to a sweep that begins at once.
+                        self.daemon.sweep_by(now);
+                        self.burst(20);
+                    }
                 }
                 Act::Weight(name, weight) => self.weight(at, &name, weight),
             }
@@ -164,7 +186,16 @@ impl<const BROKEN: usize> World<BROKEN> {
             Scripted::Phase(phase) => self.phase = phase,
             Scripted::Hard => self.health(0, &name, Health::Hard),
             Scripted::Up => self.health(0, &name, Health::Up),
-            Scripted::Drain => self.drain(0, &name, true),
+            Scripted::Drain => {
+                self.count("drain");
+                self.drain(0, &name, true);
+            }
+            Scripted::Ready => {
+                self.count("ready");
+                self.drain(0, &name, false);
+                self.daemon.sweep_by(self.now);
+                self.burst(100);
+            }
         }
     }
 
@@ -248,7 +279,24 @@ impl<const BROKEN: usize> World<BROKEN> {
                     self.sites[at].later(back, Act::Up(name));
                 }
             }
-            94..97 if self.may_refuse() => {
+            94..96 => {
+                // Nobody takes anything new, and all serve what they have.
+                let drains = self.random.permille(500);
+                self.count(if drains { "all drained" } else { "all unwell" });
+                let names: Vec<String> =
+                    self.sites[at].backends.iter().map(|b| b.name.clone()).collect();
+                for name in names {
+                    let back = self.now + self.random.between(500, 30_000) * MS;
+                    if drains {
+                        self.drain(at, &name, true);
+                        self.sites[at].later(back, Act::Ready(name));
+                    } else {
+                        self.health(at, &name, Health::Soft);
+                        self.sites[at].later(back, Act::Up(name));
+                    }
+                }
+            }
+            96..99 if self.may_refuse() => {
                 self.count("no records");
                 self.refuses_until = self.now + self.random.between(2, 8) * SECOND;
             }
@@ -321,8 +369,10 @@ impl<const BROKEN: usize> World<BROKEN> {
         let old = std::mem::replace(&mut backend.number, number);
         (backend.health, backend.drained) = (None, false);
         let name = backend.name.clone();
+        let server_id = site.server_id(number);
         if let Some(wanted) = site.service.backends.iter_mut().find(|b| b.name == name) {
             wanted.address = wire::address(number).into();
+            wanted.server_id = server_id;
         }
         site.later(now + 300 * MS, Act::Up(name.clone()));
         self.daemon.drain(at, &name, false, now);
@@ -341,22 +391,9 @@ impl<const BROKEN: usize> World<BROKEN> {
                 service.backends.iter().map(|b| (&b.name, b.address, b.weight)).collect::<Vec<_>>()
             )
         });
+        let slots = |daemon: &Daemon| Table(daemon.services[at].tables.record().table).slots();
+        let before = slots(&self.daemon);
         self.daemon.apply(at, &service, self.now);
-        self.name_servers(at);
-    }
-
-    /// Where QUIC's server ids lead.
-    pub(super) fn name_servers(&mut self, at: usize) {
-        if self.sites[at].kind != Kind::Quic {
-            return;
-        }
-        let running = &self.daemon.services[at];
-        for backend in &self.sites[at].backends {
-            let Some(b) = running.position(&backend.name) else { continue };
-            let row = running.tables.row(running.backends[b].index);
-            let id = u64::from(backend.number.to_be());
-            let key = ServerIdKey { service: running.tables.number, padding: 0, id };
-            self.daemon.maps.server_ids.set(&key, row).unwrap();
-        }
+        self.found.sizes += u64::from(slots(&self.daemon) != before);
     }
 }

@@ -11,6 +11,7 @@ pub(super) const ACK: u8 = 16;
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+const ICMP: u8 = 1;
 
 /// Addresses and ports of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +52,23 @@ impl Tuple {
     }
 }
 
+/// An ICMP error about a packet that a server sent to this tuple's client: too big for a router.
+pub(super) fn too_big(tuple: &Tuple) -> Vec<u8> {
+    let quoted = tuple.reversed();
+    let mut frame = Vec::with_capacity(80);
+    frame.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, 0]);
+    frame.extend([0x45, 0, 0, 56, 0, 0, 0, 0, 64, ICMP, 0, 0, 198, 51, 100, 9]);
+    frame.extend(tuple.destination.octets());
+    frame.extend([3, 4, 0, 0, 0, 0, 5, 100]);
+    frame.extend([0x45, 0, 5, 220, 0, 0, 0x40, 0, 63, quoted.protocol, 0, 0]);
+    frame.extend(quoted.source.octets());
+    frame.extend(quoted.destination.octets());
+    frame.extend(quoted.ports.0.to_be_bytes());
+    frame.extend(quoted.ports.1.to_be_bytes());
+    frame.extend([0; 4]);
+    frame
+}
+
 /// The payload of a datagram of QUIC whose connection id names a server; of configuration 1, with
 /// an id of four bytes. `None` opens a connection.
 pub(super) fn quic(server: Option<u32>) -> [u8; 24] {
@@ -75,6 +93,16 @@ pub(super) enum Way {
     Tunnel,
     /// Translated, from this source port.
     Nat(u16),
+}
+
+impl Way {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Tunnel => "in a tunnel",
+            Self::Nat(_) => "translated",
+        }
+    }
 }
 
 /// Where a frame that left goes: the number of a server, and the way.

@@ -14,7 +14,7 @@ use lb_common::abi::{FlowKey, NatEntry, STATE_CLOSING};
 use lb_common::frame::HostFrame;
 use lb_common::ip::V4;
 use lb_common::maps::NatSlot;
-use lb_common::path::{Arrival, Sent, balance, from_word};
+use lb_common::path::{Arrival, Sent, balance, from_word, quoted};
 use lb_common::verdict::{Event, Verdict};
 
 use super::cpu::Cpu;
@@ -27,7 +27,7 @@ use super::wire::{self, ACK, FIN, RST, SYN, TCP, Target, Tuple, Way};
 use crate::control::coverage;
 use crate::dataplane::memory;
 
-const CPUS: usize = 8;
+pub(super) const CPUS: usize = 32;
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub(super) struct Plan {
     pub(super) flood: u64,
     /// In order of time.
     pub(super) script: Vec<(u64, Scripted)>,
+    /// Connections are short, and most have a packet while a change becomes visible.
+    pub(super) calm: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,13 @@ struct Processor {
     lags_until: u64,
 }
 
+/// The parts of the path that frames are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Flow,
+    Quoted,
+}
+
 /// What became of one packet.
 struct Outcome {
     end: Result<Target, Verdict>,
@@ -95,6 +104,8 @@ struct Outcome {
     recorded: bool,
     refused: bool,
     exhausted: bool,
+    /// Its connection id named the server.
+    named: bool,
     stale: bool,
     /// Of its last read.
     position: u64,
@@ -116,6 +127,8 @@ pub(super) struct World<const BROKEN: usize> {
     queue: BinaryHeap<Reverse<(u64, u32, u32, bool)>>,
     /// Ports that may be used again, and whether an end was seen.
     used: Vec<(usize, Tuple, bool)>,
+    /// Ports of a connection that died with its server: its client tries again.
+    reconnects: Option<(usize, Tuple)>,
     cpus: [Processor; CPUS],
     changes: u64,
     newest: u64,
@@ -149,6 +162,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             free: Vec::new(),
             queue: BinaryHeap::new(),
             used: Vec::new(),
+            reconnects: None,
             cpus: [Processor::default(); CPUS],
             changes: 0,
             settled_at: 0,
@@ -229,7 +243,8 @@ impl<const BROKEN: usize> World<BROKEN> {
         }
         self.settled_at = self.now + 50 * MS;
         if !self.conns.is_empty() {
-            for _ in 0..self.conns.len().min(40) {
+            let burst = if self.plan.calm { 1000 } else { 40 };
+            for _ in 0..self.conns.len().min(burst) {
                 let id = self.random.below(self.conns.len() as u64) as usize;
                 let conn = &self.conns[id];
                 if matches!(conn.phase, Phase::Open | Phase::Closing) && !conn.silent {
@@ -246,6 +261,14 @@ impl<const BROKEN: usize> World<BROKEN> {
             self.daemon.sweep_by(self.now + self.random.below(20 * MS));
         }
         self.check_coverage();
+    }
+
+    /// So many connections begin at once.
+    pub(super) fn burst(&mut self, count: u64) {
+        for _ in 0..count {
+            let at = self.now + self.random.below(40 * MS);
+            self.open(at);
+        }
     }
 
     pub(super) fn may_refuse(&self) -> bool {
@@ -271,7 +294,9 @@ impl<const BROKEN: usize> World<BROKEN> {
     fn open(&mut self, at: u64) {
         self.found.connections += 1;
         let again = self.random.permille(300) && !self.used.is_empty();
-        let (site, tuple, haunted) = if again {
+        let (site, tuple, haunted) = if let Some((site, tuple)) = self.reconnects.take() {
+            (site, tuple, true)
+        } else if again {
             let which = self.random.below(self.used.len() as u64) as usize;
             let (site, tuple, ended) = self.used.swap_remove(which);
             (site, tuple, !ended)
@@ -287,7 +312,9 @@ impl<const BROKEN: usize> World<BROKEN> {
             };
             (site, tuple, false)
         };
-        let pace = [30 * MS, SECOND, 4 * SECOND][self.random.below(3) as usize];
+        self.found.kinds.entry(self.sites[site].kind.name()).or_default().connections += 1;
+        let paces = if self.plan.calm { 2 } else { 3 };
+        let pace = [30 * MS, SECOND, 4 * SECOND][self.random.below(paces) as usize];
         let id = self.free.pop().unwrap_or(self.conns.len() as u32);
         let generation = self.conns.get(id as usize).map_or(0, |old| old.generation + 1);
         let conn = Conn {
@@ -382,8 +409,9 @@ impl<const BROKEN: usize> World<BROKEN> {
         };
         let conn = &mut self.conns[id];
         let again = conn.target.is_some();
+        let stays = conn.target == Some(target);
         // One that could not be recorded is new again.
-        let differs = again && conn.target != Some(target) && conn.excuse.is_none();
+        let differs = again && !stays && conn.excuse.is_none();
         let kept = !differs || conn.changes != self.changes || out.stale;
         if !kept {
             self.wrong(id, &out, "a retransmitted SYN went elsewhere");
@@ -397,7 +425,9 @@ impl<const BROKEN: usize> World<BROKEN> {
         let conn = &mut self.conns[id];
         conn.target = Some(target);
         conn.deaths = self.servers.deaths(target.0);
-        self.check_place(id, target, &out);
+        if !stays {
+            self.check_place(id, target, &out);
+        }
         self.note(id, &out);
         if kind == Kind::Packet {
             return false;
@@ -430,7 +460,8 @@ impl<const BROKEN: usize> World<BROKEN> {
         let free = wants(target.0) || !some_takes || out.refused || out.exhausted || out.stale;
         let is_there = site.backends.iter().any(|b| b.number == target.0);
         let free = free || (conn.haunted && is_there);
-        if !free && site.kind == Kind::Tcp {
+        // To a datagram of a flow without an entry, nobody can tell that it is the first.
+        if !free && site.kind != Kind::Flow {
             self.found.misplaced += 1;
             let (now, tuple, found) = (self.now, conn.tuple, target);
             self.found.tell(|| format!("{now} µs: misplaced: {tuple:?} to {found:?}"));
@@ -453,14 +484,17 @@ impl<const BROKEN: usize> World<BROKEN> {
         };
         // From the handshake's end on a connection of QUIC names its server, if that has a name.
         let named = (site.kind == Kind::Quic && conn.sent > 2).then_some(target.0);
-        if named.is_some_and(|number| !site.backends.iter().any(|b| b.number == number)) {
-            *self.found.excused.entry("its server id is no one's any more").or_default() += 1;
-            return false;
-        }
         let out = self.send(id, flags, named);
         if died {
             // Its server answers with a reset, or nobody does.
             self.found.died += 1;
+            if self.random.permille(300) {
+                let conn = &mut self.conns[id];
+                (conn.generation, conn.phase) = (conn.generation + 1, Phase::Over);
+                self.reconnects = Some((conn.site, conn.tuple));
+                self.free.push(id as u32);
+                return true;
+            }
             return false;
         }
         if out.end != Ok(target) {
@@ -471,6 +505,9 @@ impl<const BROKEN: usize> World<BROKEN> {
             self.note(id, &out);
         }
         if self.random.permille(300) && !self.reply(id, &out, ACK) {
+            return false;
+        }
+        if self.random.permille(30) && !self.error(id, &out) {
             return false;
         }
         if extra {
@@ -551,6 +588,7 @@ impl<const BROKEN: usize> World<BROKEN> {
         let cpu = (self.random.below(CPUS as u64)) as usize;
         // The answer came to be after the question had left.
         self.cpus[cpu].floor = self.cpus[cpu].floor.max(out.position);
+        self.found.went("replies, translated back");
         let back = self.balance(cpu, &frame, 3, tuple.destination);
         let arrived = wire::tuple(&back.frame) == Some(tuple.reversed());
         if back.end.is_err() || !arrived {
@@ -626,7 +664,39 @@ impl<const BROKEN: usize> World<BROKEN> {
         };
         let frame = conn.tuple.frame(flags, &payload);
         let (cpu, vip) = (conn.cpu, conn.tuple.destination);
-        self.balance(cpu, &frame, 2, vip)
+        let kind = self.sites[conn.site].kind.name();
+        let out = self.balance(cpu, &frame, 2, vip);
+        let sent = self.found.kinds.entry(kind).or_default();
+        sent.packets += 1;
+        sent.stale += u64::from(out.stale);
+        match out.end {
+            Ok(_) if out.named => self.found.went("by a server id"),
+            Ok((_, way)) => self.found.went(way.name()),
+            Err(Verdict::DropNoBackend) => self.found.unserved += 1,
+            Err(_) => {}
+        }
+        out
+    }
+
+    /// A router tells the server that something it sent to a client was too big.
+    fn error(&mut self, id: usize, out: &Outcome) -> bool {
+        let conn = &self.conns[id];
+        let is_flow = matches!(self.sites[conn.site].kind, Kind::Tcp | Kind::Flow);
+        let Some((number, _)) = conn.target.filter(|_| is_flow) else { return true };
+        if self.plan.design != Design::Exceptions {
+            return true;
+        }
+        let tuple = conn.tuple;
+        let cpu = self.random.below(CPUS as u64) as usize;
+        // As with a reply.
+        self.cpus[cpu].floor = self.cpus[cpu].floor.max(out.position);
+        self.found.went("ICMP errors");
+        let told = self.take(Part::Quoted, cpu, &wire::too_big(&tuple), 2, tuple.destination);
+        if told.end.is_ok_and(|(to, _)| to == number) {
+            return true;
+        }
+        self.lost(id, &told);
+        false
     }
 
     /// A SYN that comes to nothing.
@@ -657,6 +727,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             recorded: false,
             refused: false,
             exhausted: false,
+            named: false,
             stale: false,
             position: self.newest,
         }
@@ -664,6 +735,17 @@ impl<const BROKEN: usize> World<BROKEN> {
 
     /// The balancer takes a frame.
     fn balance(&mut self, cpu: usize, frame: &[u8], ingress: u32, vip: Ipv4Addr) -> Outcome {
+        self.take(Part::Flow, cpu, frame, ingress, vip)
+    }
+
+    fn take(
+        &mut self,
+        part: Part,
+        cpu: usize,
+        frame: &[u8],
+        ingress: u32,
+        vip: Ipv4Addr,
+    ) -> Outcome {
         if self.plan.design != Design::Exceptions {
             return self.balance_otherwise(frame);
         }
@@ -671,7 +753,7 @@ impl<const BROKEN: usize> World<BROKEN> {
         let lags = self.now < self.cpus[cpu].lags_until && low < self.newest;
         let begins = match (lags, lags && self.random.permille(700)) {
             (true, true) => low,
-            (true, false) => low + self.random.below(self.newest - low + 1),
+            (true, false) => memory::point(low, self.newest, |n| self.random.below(n)),
             _ => self.newest,
         };
         let seed = self.random.next();
@@ -688,7 +770,10 @@ impl<const BROKEN: usize> World<BROKEN> {
         let original = frame.to_vec();
         let mut frame = HostFrame::new(frame);
         let arrival = Arrival { ifindex: ingress, vlan: 0 };
-        let sent = from_word(balance::<V4, _, _>(&view, &mut frame, arrival.word()));
+        let sent = from_word(match part {
+            Part::Flow => balance::<V4, _, _>(&view, &mut frame, arrival.word()),
+            Part::Quoted => quoted::<V4, _, _>(&view, &mut frame),
+        });
         self.cpus[cpu].floor = self.cpus[cpu].floor.max(view.position());
         let counted = &view.counted;
         self.found.stale += u64::from(begins != self.newest);
@@ -702,7 +787,10 @@ impl<const BROKEN: usize> World<BROKEN> {
         self.found.refused += u64::from(refused);
         let end = sent.and_then(|Sent { row, .. }| match row {
             Sent::TO_CLIENT => Ok((0, Way::Direct)),
-            _ => wire::target(frame.bytes(), vip).ok_or(Verdict::DropInternal),
+            _ => {
+                maps.count_sent(row);
+                wire::target(frame.bytes(), vip).ok_or(Verdict::DropInternal)
+            }
         });
         if let Some(port) = trace() {
             let sent = wire::tuple(&original).map(|tuple| tuple.ports.0);
@@ -725,6 +813,7 @@ impl<const BROKEN: usize> World<BROKEN> {
             recorded: counted.of(Event::FlowInsert) > 0,
             refused,
             exhausted: counted.of(Event::WalkExhausted) > 0,
+            named: counted.of(Event::QuicServerId) > 0,
             stale: begins != self.newest,
             position: view.position(),
         };
