@@ -23,7 +23,7 @@ pub use server::serve;
 pub use socket::{Listener, bind};
 
 /// The largest configuration read, as JSON.
-const MAX_CONFIG: usize = 8 << 20;
+const MAX_CONFIG: usize = crate::config::MAX_BYTES;
 /// The largest of all other bodies: anybody who may look can send one.
 const MAX_BODY: usize = 16 << 10;
 

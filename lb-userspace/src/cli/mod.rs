@@ -21,7 +21,7 @@ use clap::Parser;
 use args::{Cli, Command, DEFAULT_SOCKET, Format};
 use output::Failed;
 
-pub use run::{ConfigSource, LogFormat, RunOptions};
+pub use run::{LogFormat, RunOptions};
 
 /// Runs the command line; `main` does nothing else.
 #[must_use]

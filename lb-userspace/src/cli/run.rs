@@ -13,7 +13,10 @@ use crate::config::{load, validate};
 /// All that the daemon needs to start.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    pub source: ConfigSource,
+    /// Valid.
+    pub config: Config,
+    /// The file it is from, read again on reload; `None` if it was made from options.
+    pub file: Option<PathBuf>,
     pub socket: PathBuf,
     /// Where revisions and the operator's overrides are kept.
     pub state_dir: PathBuf,
@@ -24,15 +27,6 @@ pub struct RunOptions {
     pub verbosity: u8,
 }
 
-/// Where the desired configuration comes from; valid when it was looked at.
-#[derive(Clone, Debug)]
-pub enum ConfigSource {
-    /// Read again on reload.
-    File(PathBuf),
-    /// Made from options.
-    Inline(Box<Config>),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -40,18 +34,17 @@ pub enum LogFormat {
 }
 
 pub(crate) fn run(args: RunArgs, socket: PathBuf) -> Result<(), Failed> {
-    let source = if args.interface.is_empty() {
+    let (config, file) = if args.interface.is_empty() {
         let file = args.config.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
-        // Read here only to refuse it before anything starts, with the exit code of bad input.
-        load(&file).map_err(|error| Failed::unloadable(&file, error))?;
-        ConfigSource::File(file)
+        (load(&file).map_err(|error| Failed::unloadable(&file, error))?, Some(file))
     } else {
         let config = inline(&args);
         validate(&config).map_err(Failed::bad_input)?;
-        ConfigSource::Inline(Box::new(config))
+        (config, None)
     };
     let options = RunOptions {
-        source,
+        config,
+        file,
         socket,
         state_dir: args.state_dir,
         xdp: args.xdp,

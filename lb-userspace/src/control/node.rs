@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use lb_common::abi::{LIST_BLOCK, ServiceRecord};
@@ -18,7 +18,7 @@ use super::health::{HealthSnapshot, HealthState};
 use super::server_ids::ServerIds;
 use super::servers::Servers;
 use super::service::{Running, is_probed};
-use super::sweep::{FlowsFound, NatFound, Swept};
+use super::sweep::{FlowsFound, IdleByRow, NatFound, Swept};
 use super::tables::{Arena, Discarded, Need};
 use crate::config::model::{self, Config, HashPolicy, Mode, Prefix};
 use crate::dataplane::frontends::{Listener, Plan};
@@ -115,8 +115,9 @@ impl Node {
             }
         }
         self.server_ids.sync(&self.services)?;
-        let order = |r: &Running| wanted.services.iter().position(|s| s.name == r.config.name);
-        self.services.sort_by_key(order);
+        let services = wanted.services.iter().enumerate();
+        let order: HashMap<&str, usize> = services.map(|(at, s)| (s.name.as_str(), at)).collect();
+        self.services.sort_by_key(|running| order.get(running.config.name.as_str()).copied());
         self.mark_addresses()?;
         let none: ServiceRecord = bytemuck::Zeroable::zeroed();
         let record = |service: usize| self.services.get(service).map(|r| r.tables.record());
@@ -248,9 +249,11 @@ impl Node {
 
     /// How long connections to each row may be idle.
     #[must_use]
-    pub fn idle_by_row(&self) -> HashMap<u32, Duration> {
+    pub fn idle_by_row(&self) -> IdleByRow {
         let services = self.services.iter();
-        services.flat_map(|r| r.tables.all_rows().map(|row| (row, r.config.idle_timeout))).collect()
+        services
+            .flat_map(|r| r.tables.stretches().map(|rows| (rows, r.config.idle_timeout)))
+            .collect()
     }
 
     /// Applies a sweep of the NAT table that began at `began`, and frees what nothing holds.
@@ -336,11 +339,8 @@ impl Node {
         // The list is there before anybody asks it.
         self.lists.add(self.services[at].tables.number, &allowed(service))?;
         let (mut new, first_new) = (Vec::new(), self.next_probe);
-        for backend in &service.backends {
+        for backend in self.services[at].missing(service) {
             let known = &self.services[at].backends;
-            if known.iter().any(|b| b.stays_as(backend, service.mode)) {
-                continue;
-            }
             let same =
                 |b: &&Backend| b.config.name == backend.name && b.config.address == backend.address;
             let before = known.iter().find(same).map(|b| (b.health.clone(), b.admission));

@@ -95,9 +95,7 @@ impl Running {
             grown_at: None,
             violations: 0,
         };
-        for backend in backends {
-            running.add(arena, backend, now)?;
-        }
+        running.add(arena, backends, now)?;
         // Nothing is discarded: there was no table before.
         let _ = running.rebuild(arena, now)?;
         Ok(running)
@@ -106,21 +104,48 @@ impl Running {
     /// The most rows it will need at once to become this: leaving backends keep theirs for a while.
     #[must_use]
     pub fn rows_towards(&self, wanted: &model::Service) -> usize {
-        let is_new =
-            |w: &&model::Backend| !self.backends.iter().any(|b| b.stays_as(w, wanted.mode));
-        self.backends.len() + self.retired.len() + wanted.backends.iter().filter(is_new).count()
+        self.backends.len() + self.retired.len() + self.missing(wanted).len()
     }
 
-    /// Adds a backend: its word and port, not yet its slots.
-    pub fn add(&mut self, arena: &mut Arena, new: NewBackend, now: Instant) -> Result<()> {
-        let used = |index: &u16| {
-            self.backends.iter().any(|b| b.index == *index)
-                || self.retired.iter().any(|r| r.index == *index)
-                || self.leaving.iter().any(|(leaving, _)| leaving == index)
-                || self.tables.is_shadow(*index)
+    /// The backends of what is wanted that it does not have as they shall be.
+    #[must_use]
+    pub fn missing<'a>(&self, wanted: &'a model::Service) -> Vec<&'a model::Backend> {
+        let known: HashMap<&str, &Backend> =
+            self.backends.iter().map(|b| (b.config.name.as_str(), b)).collect();
+        let stays = |w: &model::Backend| {
+            known.get(w.name.as_str()).is_some_and(|b| b.stays_as(w, wanted.mode))
         };
+        wanted.backends.iter().filter(|w| !stays(w)).collect()
+    }
+
+    /// Adds backends: their words and ports, not yet their slots.
+    pub fn add(&mut self, arena: &mut Arena, new: Vec<NewBackend>, now: Instant) -> Result<()> {
+        let mut free = self.free_indices().into_iter();
+        self.backends.reserve_exact(new.len());
+        for backend in new {
+            let index = free.next().context("no row left")?;
+            self.add_at(arena, index, backend, now)?;
+        }
+        Ok(())
+    }
+
+    /// Rows that nothing points to, by their indices.
+    fn free_indices(&self) -> Vec<u16> {
+        let mut used = self.tables.shadow_owners();
+        used.extend(self.backends.iter().map(|b| b.index));
+        used.extend(self.retired.iter().map(|r| r.index));
+        used.extend(self.leaving.iter().map(|(index, _)| *index));
         let capacity = u16::try_from(self.tables.capacity()).unwrap_or(u16::MAX);
-        let index = (0..capacity).find(|index| !used(index)).context("no row left")?;
+        (0..capacity).filter(|index| !used.contains(index)).collect()
+    }
+
+    fn add_at(
+        &mut self,
+        arena: &mut Arena,
+        index: u16,
+        new: NewBackend,
+        now: Instant,
+    ) -> Result<()> {
         let admission = match (new.admission, &new.drain) {
             (Some(known), _) => known,
             // It may still have connections from before a restart: as if drained just now.
@@ -170,19 +195,21 @@ impl Running {
         }
         let old = std::mem::replace(&mut self.config, wanted.clone());
         let gone = self.part_with(wanted);
-        let weight = |b: &model::Backend| {
-            old.backends.iter().find(|o| o.name == b.name).map(|before| before.weight)
-        };
+        let weights: HashMap<&str, u16> =
+            old.backends.iter().map(|b| (b.name.as_str(), b.weight)).collect();
         let mut rebuild = self.tables.is_outgrown() || !gone.is_empty() || !new.is_empty();
-        for backend in &wanted.backends {
-            let Some(at) = self.position(&backend.name) else { continue };
-            rebuild |= weight(backend) != Some(backend.weight);
-            self.backends[at].config = backend.clone();
-            self.write_port(arena, &self.backends[at])?;
+        let wanted_of: HashMap<&str, &model::Backend> =
+            wanted.backends.iter().map(|b| (b.name.as_str(), b)).collect();
+        for at in 0..self.backends.len() {
+            let known = &mut self.backends[at];
+            let Some(&backend) = wanted_of.get(known.config.name.as_str()) else { continue };
+            rebuild |= weights.get(backend.name.as_str()) != Some(&backend.weight);
+            if known.config != *backend {
+                known.config = backend.clone();
+                self.write_port(arena, &self.backends[at])?;
+            }
         }
-        for backend in new {
-            self.add(arena, backend, now)?;
-        }
+        self.add(arena, new, now)?;
         self.sort();
         // Records first say what packets of the new table need: that NAT is asked, say.
         self.listen(arena)?;
@@ -196,7 +223,12 @@ impl Running {
 
     /// Takes backends out of the next table: all that do not stay as one of these.
     pub fn part_with(&mut self, wanted: &model::Service) -> Vec<Backend> {
-        let stays = |b: &Backend| wanted.backends.iter().any(|k| b.stays_as(k, wanted.mode));
+        let wanted_of: HashMap<&str, &model::Backend> =
+            wanted.backends.iter().map(|w| (w.name.as_str(), w)).collect();
+        let stays = |b: &Backend| {
+            let wanted_as = wanted_of.get(b.config.name.as_str());
+            wanted_as.is_some_and(|w| b.stays_as(w, wanted.mode))
+        };
         let (stay, leave) = std::mem::take(&mut self.backends).into_iter().partition(stays);
         self.backends = stay;
         self.leaving = leave.iter().map(|b: &Backend| (b.index, b.mode)).collect();
@@ -233,8 +265,9 @@ impl Running {
 
     /// Puts the backends in the order of the configuration.
     pub fn sort(&mut self) {
-        let wanted = &self.config.backends;
-        self.backends.sort_by_key(|b| wanted.iter().position(|w| w.name == b.config.name));
+        let wanted = self.config.backends.iter().enumerate();
+        let order: HashMap<&str, usize> = wanted.map(|(at, w)| (w.name.as_str(), at)).collect();
+        self.backends.sort_by_key(|b| order.get(b.config.name.as_str()).copied());
     }
 
     /// Takes rows for more backends; the table must be rebuilt.

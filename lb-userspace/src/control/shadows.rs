@@ -7,7 +7,7 @@
 //!
 //! Pure: time is an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::rules::{Rule, keep};
@@ -107,6 +107,13 @@ impl Shadows {
     pub fn hold(&self, index: u16) -> bool {
         self.slots.values().any(|previous| previous.index == index)
             || self.whole.as_ref().is_some_and(|whole| whole.slots.contains(&index))
+    }
+
+    /// Every backend that is some slot's previous owner.
+    #[must_use]
+    pub fn owners(&self) -> HashSet<u16> {
+        let slots = self.slots.values().map(|previous| previous.index);
+        slots.chain(self.whole.iter().flat_map(|whole| whole.slots.iter().copied())).collect()
     }
 
     /// Slots of a table of `count` slots that are in transition.

@@ -4,7 +4,8 @@
 //! maps as packets see them. The results are applied by the loop, which discards them if the
 //! service changed meanwhile.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -113,13 +114,27 @@ fn goes_home(view: &View<'_>, service: &Service, hash: u64, entry: &FlowEntry) -
     answer_without_entry(view, service, hash).is_some_and(|answer| answer.row == entry.row)
 }
 
+/// How long connections may be idle, by stretches of backend rows.
+#[derive(Clone, Debug, Default)]
+pub struct IdleByRow(BTreeMap<u32, (u32, Duration)>);
+
+impl FromIterator<(Range<u32>, Duration)> for IdleByRow {
+    fn from_iter<T: IntoIterator<Item = (Range<u32>, Duration)>>(stretches: T) -> Self {
+        let stretches = stretches.into_iter();
+        Self(stretches.map(|(rows, idle)| (rows.start, (rows.end, idle))).collect())
+    }
+}
+
+impl IdleByRow {
+    fn get(&self, row: u32) -> Option<Duration> {
+        let (_, (end, idle)) = self.0.range(..=row).next_back()?;
+        (row < *end).then_some(*idle)
+    }
+}
+
 /// Reads the NAT table and closes what is over or idle, both entries of a connection together.
-/// `idle` is by backend row, that of its service; rows of no service get the last argument.
-pub fn nat(
-    maps: &LiveMaps,
-    idle_of: &HashMap<u32, Duration>,
-    otherwise: Duration,
-) -> Result<NatFound> {
+/// `idle_of` is by backend row, that of its service; rows of no service get the last argument.
+pub fn nat(maps: &LiveMaps, idle_of: &IdleByRow, otherwise: Duration) -> Result<NatFound> {
     let now = monotonic_seconds();
     let mut found = NatFound::default();
     let mut candidates = Vec::new();
@@ -138,7 +153,7 @@ pub fn nat(
         let Some(entry) = maps.nat.get(&key)? else { continue };
         let other = other_key(&entry, key.kind);
         let peer = maps.nat.get(&other)?.filter(|peer| other_key(peer, other.kind) == key);
-        let idle = idle_of.get(&entry.row).copied().unwrap_or(otherwise);
+        let idle = idle_of.get(entry.row).unwrap_or(otherwise);
         let quiet =
             age(now, peer.map_or(entry.last_seen, |p| latest(now, entry.last_seen, p.last_seen)));
         if quiet
@@ -224,6 +239,17 @@ pub(super) fn hash(maps: &LiveMaps, service: &Service, key: &FlowKey) -> u64 {
 mod tests {
     use super::*;
     use bytemuck::Zeroable;
+
+    #[test]
+    fn rows_of_no_service_have_no_idle_time() {
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(2));
+        let idle: IdleByRow = [(32..48, long), (0..16, short)].into_iter().collect();
+        for (row, expect) in
+            [(0, Some(short)), (15, Some(short)), (16, None), (32, Some(long)), (48, None)]
+        {
+            assert_eq!(idle.get(row), expect, "{row}");
+        }
+    }
 
     #[test]
     fn connections_time_out_by_their_state() {

@@ -5,7 +5,8 @@
 //! table before record; what is given up goes to [`Discarded`] and may be taken again only after
 //! a grace period.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use lb_common::maglev::{self, Entry};
 use super::rules::{Rule, keep};
 use super::shadows::Shadows;
 use crate::dataplane::maps::LiveMaps;
+use crate::dataplane::object::SPARE_ROWS;
 use crate::dataplane::regions::Regions;
 use crate::dataplane::services::ServiceTable;
 
@@ -222,7 +224,12 @@ impl ServiceTables {
 
     /// Every row the service holds.
     pub fn all_rows(&self) -> impl Iterator<Item = u32> {
-        self.former.iter().chain([&self.blocks]).flat_map(rows_in)
+        self.stretches().flatten()
+    }
+
+    /// The same, by where they begin and end.
+    pub fn stretches(&self) -> impl Iterator<Item = Range<u32>> {
+        self.former.iter().chain([&self.blocks]).map(rows_in)
     }
 
     /// Whether it took rows that its table does not know yet.
@@ -425,6 +432,12 @@ impl ServiceTables {
         self.shadows.hold(index)
     }
 
+    /// All backends that are some slot's previous owner.
+    #[must_use]
+    pub fn shadow_owners(&self) -> HashSet<u16> {
+        self.shadows.owners()
+    }
+
     /// Sets what records hold beside key and table: `SERVICE_*` bits and what belongs to them.
     pub fn describe(&mut self, arena: &mut Arena, template: ServiceRecord) -> Result<()> {
         self.template = ServiceRecord { service: self.number, ..template };
@@ -547,18 +560,19 @@ impl ServiceTables {
 }
 
 const NO_ROWS: &str = "no backend rows left: raise `limits.backends` (a service takes twice its \
-                       backends, in blocks of 16) and restart";
+                       backends, but no more than 32 beyond them, in blocks of 16) and restart";
 const NO_NUMBERS: &str = "no service numbers left: raise `limits.frontends` and restart";
 const NO_TABLES: &str = "no room for another Maglev table (a change needs the old and the new at \
                          once): raise `limits.table_bytes` and restart";
 
-/// Blocks of rows of a service: room to double before it must be remade.
+/// Blocks of rows of a service: room to double, or for [`SPARE_ROWS`] more, before it must be remade.
 fn blocks_for(backends: usize) -> Result<u32> {
-    Ok(u32::try_from(backends * 2)?.div_ceil(BACKEND_BLOCK).max(1))
+    let rows = backends + backends.min(SPARE_ROWS as usize);
+    Ok(u32::try_from(rows)?.div_ceil(BACKEND_BLOCK).max(1))
 }
 
 /// The rows of a stretch of blocks.
-fn rows_in((first, count): &(u32, u32)) -> std::ops::Range<u32> {
+fn rows_in((first, count): &(u32, u32)) -> Range<u32> {
     first * BACKEND_BLOCK..(first + count) * BACKEND_BLOCK
 }
 

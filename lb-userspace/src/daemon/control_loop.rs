@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -11,7 +12,6 @@ use tokio::task::JoinHandle;
 
 use super::plane::Plane;
 use super::{check_nat_ports, needed};
-use crate::cli::ConfigSource;
 use crate::config::{self, Config};
 use crate::control::backend::Drain;
 use crate::control::blocks::check_harmless;
@@ -63,7 +63,8 @@ pub(super) struct ControlLoop {
     plane: Plane,
     store: Store,
     state: State,
-    source: ConfigSource,
+    /// Read again on reload.
+    file: Option<PathBuf>,
     interfaces: Vec<Interface>,
     started: Instant,
     grace: Option<JoinHandle<Resting>>,
@@ -84,13 +85,13 @@ impl ControlLoop {
         plane: Plane,
         store: Store,
         state: State,
-        source: ConfigSource,
+        file: Option<PathBuf>,
     ) -> Self {
         let interfaces = plane.interfaces();
         let started = Instant::now();
         let sweep_at = started + SWEEP;
         let (grace, sweep) = (None, None);
-        Self { node, plane, store, state, source, interfaces, started, grace, sweep, sweep_at }
+        Self { node, plane, store, state, file, interfaces, started, grace, sweep, sweep_at }
     }
 
     /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
@@ -215,7 +216,7 @@ impl ControlLoop {
     }
 
     async fn reload(&mut self, actor: &str) -> Result<Changed, Error> {
-        let ConfigSource::File(path) = &self.source else {
+        let Some(path) = &self.file else {
             return Err(Error::new(
                 ErrorKind::Refused,
                 "this daemon was started from options, not from a file",

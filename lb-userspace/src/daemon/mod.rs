@@ -15,7 +15,7 @@ use lb_common::abi::FEATURE_FILTERS;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api;
-use crate::cli::{ConfigSource, RunOptions};
+use crate::cli::RunOptions;
 use crate::config::{self, Config};
 use crate::control::handle::Handle;
 use crate::control::node::Node;
@@ -41,9 +41,8 @@ pub fn run(options: RunOptions) -> Result<()> {
 
 async fn serve(options: RunOptions) -> Result<()> {
     let signals = Signals::new()?;
-    let wanted = wanted(&options)?;
     let (store, state) = Store::open(&options.state_dir)?;
-    let state = resume(state, &wanted)?;
+    let state = resume(state, options.config)?;
     check_nat_ports(&state.config)?;
     let links = net::devices(&state.config.node.interfaces).await?;
 
@@ -81,13 +80,14 @@ async fn serve(options: RunOptions) -> Result<()> {
         "balancing"
     );
 
+    give_back_memory();
     let (handle, requests) = Handle::new();
     let (stop, stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(api::serve(listener, handle, async {
         let _ = stopped.await;
     }));
     let inputs = Inputs { signals, requests, probes, hops, too_big };
-    let mut control = ControlLoop::new(node, plane, store, state, options.source);
+    let mut control = ControlLoop::new(node, plane, store, state, options.file);
     let result = control.run(inputs).await;
 
     // Detach first: from here on packets take the way they took before us.
@@ -97,6 +97,15 @@ async fn serve(options: RunOptions) -> Result<()> {
     detached?;
     tracing::info!("detached; stopped");
     result
+}
+
+/// Reading a large configuration takes several times the memory that is needed from here on.
+fn give_back_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: returns free memory of the allocator to the system; nothing in use moves.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Waits for the next hops that are to be had at once, so that the first packets find them. A
@@ -113,33 +122,16 @@ async fn first_hops(node: &mut Node, hops: &mut mpsc::Receiver<NextHopEvent>) ->
     Ok(())
 }
 
-/// The configuration the daemon was started with.
-fn wanted(options: &RunOptions) -> Result<Config> {
-    match &options.source {
-        ConfigSource::File(path) => read_file(path),
-        ConfigSource::Inline(config) => Ok((**config).clone()),
-    }
-}
-
-fn read_file(path: &std::path::Path) -> Result<Config> {
-    config::load(path).map_err(|error| match error {
-        config::LoadError::Unreadable(error) => {
-            anyhow::Error::new(error).context(format!("cannot read {}", path.display()))
-        }
-        config::LoadError::Invalid(diagnostics) => anyhow::Error::new(diagnostics),
-    })
-}
-
 /// The stored state, brought up to date with the configuration given.
-fn resume(state: Option<State>, wanted: &Config) -> Result<State> {
-    let Some(mut state) = state else { return State::new(wanted.clone()) };
+fn resume(state: Option<State>, wanted: Config) -> Result<State> {
+    let Some(mut state) = state else { return State::new(wanted) };
     let before = state.config.clone();
-    if state.take_file(wanted, wanted.clone()) {
-        for change in config::diff(&before, wanted) {
+    if state.take_file(&wanted, wanted.clone()) {
+        for change in config::diff(&before, &wanted) {
             tracing::warn!(%change, "the configuration changed since the last run, and wins");
         }
     } else {
-        let since = config::diff(wanted, &state.config);
+        let since = config::diff(&wanted, &state.config);
         for change in &since {
             tracing::info!(%change, "kept from before the restart");
         }

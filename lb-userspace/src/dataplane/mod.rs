@@ -18,7 +18,7 @@ pub mod mapped;
 pub mod maps;
 #[cfg(test)]
 pub(crate) mod memory;
-mod object;
+pub(crate) mod object;
 mod private_fs;
 pub mod regions;
 pub mod services;

@@ -119,6 +119,10 @@ pub(super) fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
 /// Interfaces that frames can leave by: more than a host has, members of bonds included.
 const MAX_DEVICES: u32 = 256;
 
+/// Rows of a service beyond those of its backends: as many as these, but no more than this. Backends
+/// that are replaced keep theirs until their connections are over.
+pub(crate) const SPARE_ROWS: u32 = 32;
+
 /// Map sizes that follow from the limits.
 #[derive(Debug)]
 struct Sizes {
@@ -138,10 +142,10 @@ impl Sizes {
         Self {
             services: services.clamp(64, 1 << 24),
             services_numbered: limits.frontends.max(1),
-            // A service takes room for twice its backends, in whole blocks.
+            // A service takes its backends, its spare rows, and the rest of its last block.
             rows: limits
                 .backends
-                .saturating_mul(2)
+                .saturating_add(limits.backends.min(limits.frontends.saturating_mul(SPARE_ROWS)))
                 .saturating_add(limits.frontends.saturating_mul(block))
                 .next_multiple_of(block)
                 .clamp(block, Table::MAX_BLOCKS * block),

@@ -76,8 +76,9 @@ impl Store {
             let directory = self.path.parent().unwrap_or(Path::new("."));
             // Readable by root alone: it holds the hash's secret.
             let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            serde_json::to_writer_pretty(&mut file, state)?;
-            file.write_all(b"\n")?;
+            let mut text = serde_json::to_vec_pretty(state)?;
+            text.push(b'\n');
+            file.write_all(&text)?;
             file.as_file().sync_all()?;
             file.persist(&self.path)?;
             File::open(directory)?.sync_all()?;

@@ -206,7 +206,7 @@ fn what_does_not_fit_is_refused_before_anything_changes() {
     let small = Limits { table_bytes: 200 << 10, ..Limits::default() };
     let few = Limits { servers: 6, ..Limits::default() };
     let rows: [(Limits, Vec<model::Backend>, Vec<model::Backend>, &str); 2] = [
-        (small, backends("b", 0..200), backends("b", 0..5), "limits.table_bytes"),
+        (small, backends("b", 0..230), backends("b", 0..5), "limits.table_bytes"),
         (few, backends("b", 0..4), backends("c", 10..14), "limits.servers"),
     ];
     for (limits, old, new, remedy) in rows {

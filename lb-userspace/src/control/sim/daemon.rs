@@ -330,10 +330,10 @@ impl Daemon {
                 }
                 let flows = services.map(|services| sweep::flows(&self.maps, &services).unwrap());
                 self.swept += u64::from(flows.is_some());
-                let idle: HashMap<u32, Duration> = self
+                let idle = self
                     .services
                     .iter()
-                    .flat_map(|r| r.tables.all_rows().map(|row| (row, r.config.idle_timeout)))
+                    .flat_map(|r| r.tables.stretches().map(|rows| (rows, r.config.idle_timeout)))
                     .collect();
                 let nat = sweep::nat(&self.maps, &idle, model::Service::IDLE).unwrap();
                 Sweep::Done { due: waits, began, flows, nat }
