@@ -147,10 +147,11 @@ impl Scale<'_> {
             );
             let more = usize::from(change == Change::Backend && service == 0);
             for backend in 0..self.backends + more {
-                let weight = if change == Change::Weights && backend == 0 { 2 } else { 1 };
+                let changes = change == Change::Weights && backend == 0;
+                let weight = if changes { ", weight = 2" } else { "" };
                 let _ = writeln!(
                     text,
-                    "{{ name = \"web-{backend:04}\", address = \"10.77.0.{}\", port = {}, weight = {weight} }},",
+                    "{{ name = \"w{backend}\", address = \"10.77.0.{}\", port = {}{weight} }},",
                     11 + backend % SERVERS,
                     8_000 + backend / SERVERS,
                 );

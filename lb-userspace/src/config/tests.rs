@@ -399,7 +399,7 @@ fn files_that_are_no_configuration() {
     assert_eq!((error.items()[0].line, error.items()[0].column), (2, 8));
     assert!(error.to_string().contains("not UTF-8"));
     let error = parse(&" ".repeat(MAX_BYTES + 1), "lb.toml").unwrap_err();
-    assert!(error.to_string().contains("at most 4194304"));
+    assert!(error.to_string().contains("at most 67108864"));
     assert!(matches!(load(Path::new("/nonexistent/lb.toml")), Err(LoadError::Unreadable(_))));
     let deep = format!("a = {}", "[".repeat(100_000));
     assert!(parse(&deep, "lb.toml").unwrap_err().to_string().contains("recurs"));

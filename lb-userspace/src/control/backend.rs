@@ -11,23 +11,27 @@ use crate::config::model::{self, Mode};
 use crate::report;
 
 /// A backend as it runs.
+///
+/// What a failure elsewhere in its service looks at comes first, and so lies in one or two cache
+/// lines: where a server of a thousand services fails, there is time for little more.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Backend {
-    pub config: model::Backend,
-    /// The probe's key; never used again after the backend is gone.
-    pub probe: u64,
+    pub admission: Admission,
     pub index: u16,
+    /// Its share of new flows where it takes any, as in its word.
+    pub(super) level: u16,
     /// How it is reached; in a service whose mode changed, retired ones keep theirs.
     pub mode: Mode,
     pub server: u32,
     pub(super) generation: u32,
-    pub admission: Admission,
-    /// Its share of new flows where it takes any, as in its word.
-    pub(super) level: u16,
-    pub drain: Option<Drain>,
+    /// The probe's key; never used again after the backend is gone.
+    pub probe: u64,
     pub health: HealthSnapshot,
+    pub drain: Option<Drain>,
     /// First failing probe to the word written, of the last failure.
     pub detection: Option<Duration>,
+    pub config: model::Backend,
     /// What its rows had counted before they were its own.
     pub(super) counted_before: Counted,
 }

@@ -159,8 +159,8 @@ impl Node {
         Ok(true)
     }
 
-    /// Takes a probe's result. The backend, if its traffic changed.
-    pub fn on_probe(&mut self, event: ProbeEvent) -> Result<Option<(String, String)>> {
+    /// Takes a probe's result. The places of service and backend, if that one's traffic changed.
+    pub fn on_probe(&mut self, event: ProbeEvent) -> Result<Option<(usize, usize)>> {
         // Events of a backend that was just removed may still arrive.
         let Some((s, b)) = self.probed(event.key) else { return Ok(None) };
         let running = &mut self.services[s];
@@ -177,7 +177,7 @@ impl Node {
             // Of one that took traffic; another was not taken out.
             backend.detection = steered.then(|| transition.first.elapsed());
         }
-        Ok(steered.then(|| (running.config.name.clone(), backend.config.name.clone())))
+        Ok(steered.then_some((s, b)))
     }
 
     /// Takes a next hop.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use bytemuck::Zeroable;
 use lb_common::abi::{
     SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS,
-    SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW, ServerIdKey,
+    SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW, SPARES, ServerIdKey,
     ServiceRecord, Word,
 };
 
@@ -669,9 +669,12 @@ impl Running {
     fn write_spares(&self, arena: &Arena) -> Result<()> {
         let serves = |b: &&Backend| !matches!(b.admission.phase(), Phase::Down);
         let takes = |b: &&Backend| matches!(b.admission.phase(), Phase::Serving | Phase::Returning);
-        let mut spares: Vec<u16> = self.backends.iter().filter(takes).map(|b| b.index).collect();
+        // No more are listed, whatever their number.
+        let most = SPARES as usize;
+        let mut spares = Vec::with_capacity(most);
+        spares.extend(self.backends.iter().filter(takes).map(|b| b.index).take(most));
         if spares.is_empty() {
-            spares = self.backends.iter().filter(serves).map(|b| b.index).collect();
+            spares.extend(self.backends.iter().filter(serves).map(|b| b.index).take(most));
         }
         self.tables.set_spares(&arena.maps, &spares)
     }

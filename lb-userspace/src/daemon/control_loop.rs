@@ -143,14 +143,17 @@ impl ControlLoop {
         for event in results.drain(..) {
             let transition = event.transition.clone();
             match self.node.on_probe(event) {
-                Ok(Some(names)) => {
-                    moved.extend(transition.map(|t| (names, t.first.elapsed(), t.failure)));
+                Ok(Some(place)) => {
+                    moved.extend(transition.map(|t| (place, t.first.elapsed(), t.failure)));
                 }
                 Ok(None) => {}
                 Err(error) => not_handled(&error),
             }
         }
-        for ((service, backend), detection, failure) in moved {
+        for ((s, b), detection, failure) in moved {
+            let Some(running) = self.node.services.get(s) else { continue };
+            let Some(backend) = running.backends.get(b) else { continue };
+            let (service, backend) = (&running.config.name, &backend.config.name);
             let detection_ms = detection.as_secs_f64() * 1000.0;
             match failure {
                 Some(failure) => tracing::warn!(

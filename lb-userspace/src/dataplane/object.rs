@@ -177,3 +177,21 @@ pub(super) fn verifier_said(error: ProgramError) -> anyhow::Error {
         other => anyhow::Error::new(other).context("the kernel refused the program"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_suffice_for_what_the_limits_say() {
+        for (services, backends) in [(1, 16), (100, 10), (1_000, 100), (1_000, 1_000), (16, 1_000)]
+        {
+            let limits =
+                Limits { frontends: services, backends: services * backends, ..Limits::default() };
+            let of_one = (backends + backends.min(SPARE_ROWS)).next_multiple_of(BACKEND_BLOCK);
+            let rows = Sizes::of(&limits).rows;
+            assert!(rows >= services * of_one, "{services} of {backends}: {rows}");
+            assert!(rows <= Table::MAX_BLOCKS * BACKEND_BLOCK);
+        }
+    }
+}
