@@ -70,6 +70,8 @@ pub fn build(entries: &[Entry<'_>], slots: u32, seed: u64) -> Vec<u16> {
 struct Wishes {
     next: u32,
     skip: u32,
+    /// Of `skip`, modulo the number of slots; 0 before it is needed.
+    inverse: u32,
     weight: u32,
     credit: u32,
     index: u16,
@@ -81,6 +83,7 @@ impl Wishes {
         Self {
             next: hash::fast_range(h, slots),
             skip: 1 + hash::fast_range(h << 32, slots - 1),
+            inverse: 0,
             weight: u32::from(entry.weight.max(1)),
             credit: 0,
             index: entry.index,
@@ -103,7 +106,10 @@ impl Wishes {
     /// one that comes first. A slot's place in the permutation is its distance from where that
     /// begins, divided by `skip` modulo the prime.
     fn search(&mut self, free: &Free) -> u32 {
-        let inverse = u64::from(inverse(self.skip, free.slots));
+        if self.inverse == 0 {
+            self.inverse = inverse(self.skip, free.slots);
+        }
+        let inverse = u64::from(self.inverse);
         let start = free.slots - self.next;
         let place =
             |slot: &u32| u64::from(free.add(*slot, start)) * inverse % u64::from(free.slots);

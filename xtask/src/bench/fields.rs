@@ -133,7 +133,8 @@ const ORDER: [(&str, &[&str]); 6] = [
 ];
 
 pub(super) fn kind(name: &str, value: &Value) -> Kind {
-    let is_note = name == "note" || name.contains("target") || name.contains("bound");
+    let is_note = matches!(name, "note" | "chosen" | "rounds")
+        || ["target", "bound"].iter().any(|part| name.contains(part));
     match value {
         _ if is_note => Kind::Note,
         Value::Number(_) if !IDENTITIES.contains(&name) => Kind::Figure(better(name)),
