@@ -59,10 +59,10 @@ const ORDER: [(&str, &[&str]); 6] = [
             "services",
             "backends",
             "ns_min",
-            "ns_p10",
-            "ns_median",
-            "floor_ns_min",
             "ratio",
+            "ns_median",
+            "ns_p10",
+            "floor_ns_min",
             "footprint_bytes",
         ],
     ),
@@ -156,6 +156,11 @@ fn better(name: &str) -> Better {
 pub(super) fn place(part: &str, name: &str) -> usize {
     let order = ORDER.iter().find(|(of, _)| *of == part).map_or(&[][..], |(_, order)| order);
     order.iter().position(|field| *field == name).unwrap_or(order.len())
+}
+
+/// Whether a part shows this field at a place of its own.
+pub(super) fn is_named(part: &str, name: &str) -> bool {
+    ORDER.iter().any(|(of, order)| *of == part && order.contains(&name))
 }
 
 /// A value as people read it.

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt::Write};
 use serde_json::Value;
 
 use super::{
-    fields::{Kind, kind, place, shown},
+    fields::{Kind, is_named, kind, place, shown},
     results::Line,
 };
 
@@ -60,7 +60,8 @@ fn table(lines: &[&Line]) -> String {
         .filter_map(|name| Some(format!("{} {}", words(name), shown(constant(name)?))))
         .collect();
     names.retain(|name| constant(name).is_none());
-    let mut columns: Vec<Column> = names.iter().map(|name| Column::of(name, lines)).collect();
+    let mut columns: Vec<Column> =
+        names.iter().map(|name| Column::of(&first.part, name, lines)).collect();
     let left_out = fit(&mut columns, WIDTH);
 
     let mut text = String::from("\n");
@@ -96,6 +97,8 @@ pub(super) struct Column {
     cells: Vec<String>,
     is_number: bool,
     is_identity: bool,
+    /// Whether its part names it among what it shows.
+    is_named: bool,
 }
 
 impl Column {
@@ -104,15 +107,16 @@ impl Column {
         let width = heading.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
         let width = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0).max(width);
         let heading = folded(&heading, width).lines().map(String::from).collect();
-        Self { name: name.into(), heading, cells, is_number, is_identity: true }
+        Self { name: name.into(), heading, cells, is_number, is_identity: true, is_named: true }
     }
 
-    fn of(name: &str, lines: &[&Line]) -> Self {
+    fn of(part: &str, name: &str, lines: &[&Line]) -> Self {
         let values = || lines.iter().map(|line| line.fields.get(name));
         let cells = values().map(|value| value.map_or_else(|| "-".into(), shown)).collect();
         let is_number = values().flatten().all(Value::is_number);
         let is_identity = values().flatten().any(|value| kind(name, value) == Kind::Identity);
-        Self { is_identity, ..Self::new(name, cells, is_number) }
+        let is_named = is_named(part, name);
+        Self { is_identity, is_named, ..Self::new(name, cells, is_number) }
     }
 
     fn width(&self) -> usize {
@@ -121,11 +125,17 @@ impl Column {
     }
 }
 
-/// Leaves out columns from the end, but not those that say what was measured: their names.
+/// Leaves out columns from the end: figures, but for the first few; then what says more of what was
+/// measured than the part itself would show; then the other figures. Their names.
 fn fit(columns: &mut Vec<Column>, limit: usize) -> Vec<String> {
+    const KEPT: usize = 3;
     let mut left_out = Vec::new();
     while columns.iter().map(|column| column.width() + GAP).sum::<usize>() > limit + GAP {
-        let Some(last) = columns.iter().rposition(|column| !column.is_identity) else { break };
+        let figures = columns.iter().filter(|column| !column.is_identity).count();
+        let last_figure = columns.iter().rposition(|column| !column.is_identity);
+        let extra = columns.iter().rposition(|column| column.is_identity && !column.is_named);
+        let last = if figures > KEPT { last_figure } else { extra.or(last_figure) };
+        let Some(last) = last else { break };
         left_out.insert(0, words(&columns.remove(last).name));
     }
     left_out
@@ -217,11 +227,11 @@ mod tests {
             &[line("dsr", 1, 20.0), line("nat", 1_000_000, 123.4)],
             "
 family IPv4, protocol tcp, kind data, services 1, backends 100
-                                     FLOOR
-                   NS    NS      NS     NS         FOOTPRINT
-MODE      FLOWS   MIN   P10  MEDIAN    MIN  RATIO      BYTES
-dsr           1  20.0  20.5    22.0   8.00   2.50     16,384
-nat   1,000,000   123   124     125   8.00   15.4     16,384
+                                            FLOOR
+                   NS             NS    NS     NS  FOOTPRINT
+MODE      FLOWS   MIN  RATIO  MEDIAN   P10    MIN      BYTES
+dsr           1  20.0   2.50    22.0  20.5   8.00     16,384
+nat   1,000,000   123   15.4     125   124   8.00     16,384
 ",
         );
     }
