@@ -95,8 +95,8 @@ const ORDER: [(&str, &[&str]); 6] = [
             "p50_us",
             "p99_us",
             "cpu_us_per_request",
-            "process_cpu_us_per_request",
             "ratio_to_haproxy",
+            "process_cpu_us_per_request",
         ],
     ),
     (

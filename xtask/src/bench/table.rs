@@ -125,17 +125,18 @@ impl Column {
     }
 }
 
-/// Leaves out columns from the end: figures, but for the first few; then what says more of what was
-/// measured than the part itself would show; then the other figures. Their names.
+/// Leaves out columns from the end: first those that the part does not name, figures before what
+/// says what was measured, then figures that it does. Their names.
 fn fit(columns: &mut Vec<Column>, limit: usize) -> Vec<String> {
-    const KEPT: usize = 3;
     let mut left_out = Vec::new();
     while columns.iter().map(|column| column.width() + GAP).sum::<usize>() > limit + GAP {
-        let figures = columns.iter().filter(|column| !column.is_identity).count();
-        let last_figure = columns.iter().rposition(|column| !column.is_identity);
-        let extra = columns.iter().rposition(|column| column.is_identity && !column.is_named);
-        let last = if figures > KEPT { last_figure } else { extra.or(last_figure) };
-        let Some(last) = last else { break };
+        let last = |is_named, is_identity| {
+            let is_it = |c: &Column| c.is_named == is_named && c.is_identity == is_identity;
+            columns.iter().rposition(is_it)
+        };
+        let Some(last) = last(false, false).or(last(false, true)).or(last(true, false)) else {
+            break;
+        };
         left_out.insert(0, words(&columns.remove(last).name));
     }
     left_out
