@@ -122,17 +122,31 @@ pub const fn verdict_word(verdict: Verdict) -> u64 {
 /// Of [`to_word`], at the end of the path, where there is nothing left to tell.
 #[inline(always)]
 pub fn from_word(word: u64) -> Result<Sent, Verdict> {
-    if word >> 63 != 0 {
+    if is_verdict(word) {
         return Err(Verdict::from_number(word as u32 & 0xff));
     }
     let ifindex = word as u32 & IFINDEX_BITS;
     // The kernel counts interfaces from 1; the two at the end are ours.
     let ours = if ifindex >= IFINDEX_LOCAL & IFINDEX_BITS { !IFINDEX_BITS } else { 0 };
-    Ok(Sent {
-        ifindex: ifindex | ours,
-        row: (word >> 28) as u32 & Sent::TO_CLIENT,
-        vlan: (word >> 49) as u32 & 0xfff,
-    })
+    Ok(Sent { ifindex: ifindex | ours, row: row_of(word), vlan: vlan_of(word) })
+}
+
+/// Whether a word ([`to_word`]) is a verdict.
+#[inline(always)]
+const fn is_verdict(word: u64) -> bool {
+    word >> 63 != 0
+}
+
+/// The row in a word that is none.
+#[inline(always)]
+const fn row_of(word: u64) -> u32 {
+    (word >> 28) as u32 & Sent::TO_CLIENT
+}
+
+/// The VLAN id in a word that is none.
+#[inline(always)]
+const fn vlan_of(word: u64) -> u32 {
+    (word >> 49) as u32 & 0xfff
 }
 
 const TELL: u64 = 1 << 62;
@@ -219,7 +233,7 @@ pub fn run_by<M: Maps, F: Frame>(
         }
         Err(verdict) => verdict_word(verdict),
     };
-    if tag == 0 && (end >> 63 != 0 || (end >> 49) as u32 & 0xfff == 0) {
+    if tag == 0 && (is_verdict(end) || vlan_of(end) == 0) {
         return count(maps, end, bytes);
     }
     leave_tagged(maps, frame, end, tag, bytes)
@@ -240,8 +254,8 @@ fn leave_tagged<M: Maps, F: Frame>(maps: &M, frame: &mut F, end: u64, tag: u32, 
 /// kernel 6.1 counts an empty one as.
 #[inline(never)]
 fn count<M: Maps>(maps: &M, end: u64, bytes: u64) -> u64 {
-    let row = (end >> 28) as u32 & Sent::TO_CLIENT;
-    if end >> 63 == 0 && row != Sent::TO_CLIENT {
+    let row = row_of(end);
+    if !is_verdict(end) && row != Sent::TO_CLIENT {
         maps.count_sent(row, bytes);
     }
     end

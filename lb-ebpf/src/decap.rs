@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod bare;
 #[expect(dead_code, reason = "the balancer asks frames for more")]
 mod frame;
 
@@ -82,15 +83,3 @@ fn count(verdict: Verdict) {
         unsafe { *count += 1 };
     }
 }
-
-/// Never called: the program has no panic path, or it would not load.
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The balancer's; nothing here needs it.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

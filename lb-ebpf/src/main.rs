@@ -6,6 +6,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod bare;
 mod frame;
 mod maps;
 mod parts;
@@ -69,15 +70,3 @@ fn action(ctx: &XdpContext, verdict: Verdict) -> u32 {
         }
     }
 }
-
-/// Never called: the program has no panic path, or it would not load.
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// `bpf_redirect` and a few others are for GPL-compatible programs only.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -11,9 +11,10 @@ use std::{
     env,
     io::{IsTerminal, Write, stderr, stdout},
     path::{Path, PathBuf},
-    process::exit,
+    process::{ExitCode, exit},
 };
 
+use anyhow::Result;
 use serde::Serialize;
 
 /// What a part was asked for.
@@ -60,6 +61,18 @@ impl Options {
     #[must_use]
     pub fn wants(&self, case: &str) -> bool {
         self.cases.is_empty() || self.cases.iter().any(|part| case.contains(part.as_str()))
+    }
+}
+
+/// The main function of a part that can fail: one line says why.
+pub fn main(part: impl FnOnce(&Options) -> Result<()>) -> ExitCode {
+    match part(&Options::from_command_line()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            progress_ends();
+            eprintln!("error: {why:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -8,6 +8,9 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+#[path = "../bare.rs"]
+mod bare;
+
 use core::arch::asm;
 use core::ptr::read_volatile;
 
@@ -274,14 +277,3 @@ pub(crate) fn floor_encapsulate(ctx: XdpContext) -> u32 {
     store32::<30>(start, 0x0100_070a);
     xdp_action::XDP_TX
 }
-
-/// Never called: the program has no panic path, or it would not load.
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

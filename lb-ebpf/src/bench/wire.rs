@@ -11,6 +11,8 @@
 #![no_std]
 #![no_main]
 
+#[path = "../bare.rs"]
+mod bare;
 mod wire_abi;
 
 use aya_ebpf::bindings::xdp_action;
@@ -309,15 +311,3 @@ fn record(sent_ns: u64) {
         unsafe { *count += 1 };
     }
 }
-
-/// Never called: the programs have no panic path, or they would not load.
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// `bpf_ktime_get_ns` and others are for GPL-compatible programs only.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

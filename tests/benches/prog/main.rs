@@ -10,11 +10,12 @@ mod frames;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::ProgramFd;
 use lb_common::verdict::Verdict;
-use lb_tests::bench::{Figure, Options, emit, progress, progress_ends};
+use lb_tests::bench::{self, Figure, Options, emit, progress, progress_ends};
 use lb_userspace::config::model::Prefix;
 use lb_userspace::dataplane::decap::Decapsulator;
 use serde_json::json;
@@ -26,8 +27,11 @@ use crate::world::{Mode, Placed, Set, World, footprint};
 /// Windows of a case in a round.
 const WINDOWS: u32 = 100;
 
-fn main() -> Result<()> {
-    let options = Options::from_command_line();
+fn main() -> ExitCode {
+    bench::main(run)
+}
+
+fn run(options: &Options) -> Result<()> {
     let mut cases = cases::all(options.quick);
     let wanted = |case: &Case| options.wants(&case.name());
     // Floors go with whatever is compared with them.

@@ -9,7 +9,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use lb_tests::{
-    bench::{Options, progress, progress_ends},
+    bench::{self, Options, progress, progress_ends},
     down_stale,
 };
 
@@ -18,14 +18,7 @@ use system::{Site, System};
 use wrk::Wrk;
 
 fn main() -> ExitCode {
-    match run(&Options::from_command_line()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            progress_ends();
-            eprintln!("error: {why:#}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::main(run)
 }
 
 /// What clients do.

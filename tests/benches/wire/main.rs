@@ -17,7 +17,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail};
 use lb_tests::{
     Family, all_cores,
-    bench::{Options, progress, progress_ends},
+    bench::{self, Options, progress, progress_ends},
     down_stale, pin,
 };
 
@@ -27,14 +27,7 @@ use report::{Measured, Waits};
 use throughput::Traffic;
 
 fn main() -> ExitCode {
-    match run(&Options::from_command_line()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            progress_ends();
-            eprintln!("error: {why:#}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::main(run)
 }
 
 /// The core that makes, balances and receives, and the one for everything else.
