@@ -54,13 +54,8 @@ pub fn pick<M: Maps>(
 
 #[inline(always)]
 pub(crate) fn home<M: Maps>(maps: &M, table: Table, slot: u32) -> Option<Picked> {
-    // Not as the walk does, where a branch costs more.
-    let index = if table.wide() {
-        (maps.slots(table.base() + (slot >> 2))? >> ((slot & 3) * 16)) as u32 & 0xffff
-    } else {
-        (maps.slots(table.base() + (slot >> 3))? >> ((slot & 7) * 8)) as u32 & 0xff
-    };
-    let row = table.first_row() + index;
+    let (element, shift, mask) = table.slot_at_once(slot);
+    let row = table.first_row() + ((maps.slots(element)? >> shift) as u32 & mask);
     Some(Picked { row, word: maps.word(row)? })
 }
 
