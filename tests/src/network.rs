@@ -3,7 +3,9 @@
 //! Everything is cabled to bridges in a namespace of their own (`switch`), so that the machine's own network is
 //! not touched.
 
-use std::{net::IpAddr, process::Command, time::Duration};
+use std::{
+    net::IpAddr, num::NonZero, process::Command, thread::available_parallelism, time::Duration,
+};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -30,6 +32,9 @@ pub(crate) fn build(lab: &Lab) -> Result<()> {
     ip(lab.switch(), &bridges(lab.topology()))?;
     for cable in cables(lab) {
         connect(lab.switch(), &cable)?;
+    }
+    for backend in lab.backends() {
+        one_processor_for_a_flow(&backend.namespace, "eth0")?;
     }
     for cable in cables(lab) {
         wait_for_link(cable.namespace, cable.interface, lab.switch(), &cable.port)?;
@@ -169,6 +174,20 @@ pub(crate) fn offloads_off(namespace: &Namespace, link: &str) -> Result<()> {
     run(namespace
         .command("ethtool")
         .args(["-K", link, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off"]))
+}
+
+/// As a NIC's receive queues do: all packets of a flow are taken by one processor (receive packet steering).
+///
+/// A veth's packets are taken by whichever processor sent them. With two at work, a request just behind the last
+/// packet of its handshake may find neither the half-open socket nor the new one, and is reset: `inet_ehash_insert()`
+/// of the kernel takes the one out of the hash table before it puts the other in.
+fn one_processor_for_a_flow(namespace: &Namespace, interface: &str) -> Result<()> {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    let mask = format!("{:x}", u32::MAX >> 32_usize.saturating_sub(processors));
+    let write = format!("echo {mask} | tee /sys/class/net/{interface}/queues/rx-*/rps_cpus");
+    // Unlike `setns` alone, it mounts the namespace's own /sys.
+    let netns = ["netns", "exec", namespace.name(), "sh", "-c", &write];
+    run(Command::new("ip").args(netns))
 }
 
 /// Before the first link: what new links inherit.
