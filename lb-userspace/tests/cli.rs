@@ -137,6 +137,22 @@ fn answer(config: &mut Config, revision: &mut u64, request: Request) {
             let new = apply_backend_change(config, &service, &asked);
             let _ = reply.send(new.map(|new| change(config, revision, new)));
         }
+        Request::Freeze { service, lasts, reply, .. } => {
+            let what = format!("{service:?} for {lasts:?}");
+            let _ = reply.send(Ok(Changed {
+                revision: *revision,
+                changes: vec![what],
+                warnings: vec![],
+            }));
+        }
+        Request::Thaw { service, reply, .. } => {
+            let what = format!("{service:?} thawed");
+            let _ = reply.send(Ok(Changed {
+                revision: *revision,
+                changes: vec![what],
+                warnings: vec![],
+            }));
+        }
         Request::Blocks(reply) => {
             let block = Block {
                 prefix: "198.51.100.0/24".parse().unwrap(),
@@ -247,7 +263,7 @@ fn what_is_refused_says_why_and_changes_nothing() {
         ("explain tcp 198.51.100.7:1 [2001:db8::1]:80", 2, "different families"),
         ("block add 203.0.113.7/24", 2, "did you mean 203.0.113.0/24?"),
         ("block add example.org", 2, "names are not resolved"),
-        ("block add 203.0.113.7 --for 0s", 2, "a block lasts longer than no time"),
+        ("block add 203.0.113.7 --for 0s", 2, "it would end at once"),
         ("block add 203.0.113.7 --for 10", 2, "ms, s, m or h"),
         ("block add 0.0.0.0/0", 1, "say --force"),
         ("block remove", 2, "required"),

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{Drain, Flow, NewBackend, NewBlock, NewWeight, OldBlock};
+use super::{Drain, Flow, NewBackend, NewBlock, NewFreeze, NewWeight, OldBlock, Removal, Thaw};
 use crate::config::model::Config;
 use crate::report::{Block, Changed, Error, ErrorKind, Explanation, Status};
 
@@ -67,8 +67,8 @@ impl Client {
         self.call(Method::POST, &format!("/v1/backends/{target}"), backend).await
     }
 
-    pub async fn remove(&self, target: &str) -> Result<Changed, Failure> {
-        self.call(Method::DELETE, &format!("/v1/backends/{target}"), &()).await
+    pub async fn remove(&self, target: &str, removal: Removal) -> Result<Changed, Failure> {
+        self.call(Method::DELETE, &format!("/v1/backends/{target}"), &removal).await
     }
 
     pub async fn weight(&self, target: &str, weight: NewWeight) -> Result<Changed, Failure> {
@@ -77,6 +77,18 @@ impl Client {
 
     pub async fn drain(&self, target: &str, drain: &Drain) -> Result<Changed, Failure> {
         self.call(Method::POST, &format!("/v1/backends/{target}/drain"), drain).await
+    }
+
+    pub async fn maint(&self, target: &str, drain: &Drain) -> Result<Changed, Failure> {
+        self.call(Method::POST, &format!("/v1/backends/{target}/maint"), drain).await
+    }
+
+    pub async fn freeze(&self, freeze: &NewFreeze) -> Result<Changed, Failure> {
+        self.call(Method::POST, "/v1/health/freeze", freeze).await
+    }
+
+    pub async fn thaw(&self, thaw: &Thaw) -> Result<Changed, Failure> {
+        self.call(Method::POST, "/v1/health/thaw", thaw).await
     }
 
     pub async fn ready(&self, target: &str) -> Result<Changed, Failure> {

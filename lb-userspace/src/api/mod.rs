@@ -36,6 +36,9 @@ pub struct NewBackend {
     pub port: Option<u16>,
     #[serde(default = "one")]
     pub weight: u16,
+    /// In reserve until too few of the others are well.
+    #[serde(default)]
+    pub backup: bool,
     /// Hexadecimal; for services with `quic`.
     #[serde(default)]
     pub server_id: Option<ServerId>,
@@ -48,12 +51,49 @@ pub struct NewWeight {
     pub weight: u16,
 }
 
-/// `POST /v1/backends/{service}/{name}/drain`; an empty body will do.
+/// `POST /v1/backends/{service}/{name}/drain` and `…/maint`; an empty body will do.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
     #[serde(default)]
     pub reason: Option<String>,
+    /// When it is to be taken back, from now; it is then warned of.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
+    /// Even if too few would be left.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `DELETE /v1/backends/{service}/{name}`; an empty body will do.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removal {
+    /// Even if too few would be left.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/health/freeze`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewFreeze {
+    /// All services if not given.
+    #[serde(default)]
+    pub service: Option<String>,
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// It ends by itself after this time.
+    pub for_ms: u64,
+}
+
+/// `POST /v1/health/thaw`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Thaw {
+    /// All services if not given.
+    #[serde(default)]
+    pub service: Option<String>,
 }
 
 /// `POST /v1/blocks`

@@ -12,7 +12,10 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 
-use super::{Drain, Flow, MAX_BODY, MAX_CONFIG, NewBackend, NewBlock, NewWeight, OldBlock};
+use super::{
+    Drain, Flow, MAX_BODY, MAX_CONFIG, NewBackend, NewBlock, NewFreeze, NewWeight, OldBlock,
+    Removal, Thaw,
+};
 use crate::config::model::{Backend, Config};
 use crate::config::validate;
 use crate::control::handle::{Actor, BackendChange, BlockChange, Handle, Request};
@@ -49,7 +52,10 @@ pub(super) fn router(handle: Handle, writers: &[u32]) -> Router {
         .route("/v1/backends/{service}/{name}", post(add).delete(remove))
         .route("/v1/backends/{service}/{name}/weight", put(weight))
         .route("/v1/backends/{service}/{name}/drain", post(drain))
+        .route("/v1/backends/{service}/{name}/maint", post(maint))
         .route("/v1/backends/{service}/{name}/ready", post(ready))
+        .route("/v1/health/freeze", post(freeze))
+        .route("/v1/health/thaw", post(thaw))
         .route("/v1/blocks", get(blocks).post(block).delete(unblock))
         .route("/v1/explain", post(explain))
         .fallback(no_such_path)
@@ -83,14 +89,20 @@ async fn add(
     body: Body,
 ) -> Answer<Changed> {
     let Path((service, name)) = name?;
-    let NewBackend { address, port, weight, server_id } = read(body)?;
-    let backend = Backend { name, address, port, weight, server_id };
-    change(&api, service, BackendChange::Add(backend), actor).await
+    let NewBackend { address, port, weight, backup, server_id } = read(body)?;
+    let backend = Backend { name, address, port, weight, backup, server_id };
+    change(&api, service, BackendChange::Add(backend), false, actor).await
 }
 
-async fn remove(State(api): State<Api>, Writer(actor): Writer, name: Name) -> Answer<Changed> {
+async fn remove(
+    State(api): State<Api>,
+    Writer(actor): Writer,
+    name: Name,
+    body: Body,
+) -> Answer<Changed> {
     let Path((service, name)) = name?;
-    change(&api, service, BackendChange::Remove { name }, actor).await
+    let Removal { force } = read_if_any(body)?;
+    change(&api, service, BackendChange::Remove { name }, force, actor).await
 }
 
 async fn weight(
@@ -101,7 +113,7 @@ async fn weight(
 ) -> Answer<Changed> {
     let Path((service, name)) = name?;
     let NewWeight { weight } = read(body)?;
-    change(&api, service, BackendChange::Weight { name, weight }, actor).await
+    change(&api, service, BackendChange::Weight { name, weight }, false, actor).await
 }
 
 async fn drain(
@@ -110,16 +122,51 @@ async fn drain(
     name: Name,
     body: Body,
 ) -> Answer<Changed> {
+    take_out(&api, actor, name, body, false).await
+}
+
+async fn maint(
+    State(api): State<Api>,
+    Writer(actor): Writer,
+    name: Name,
+    body: Body,
+) -> Answer<Changed> {
+    take_out(&api, actor, name, body, true).await
+}
+
+async fn take_out(
+    api: &Api,
+    actor: Actor,
+    name: Name,
+    body: Body,
+    maintenance: bool,
+) -> Answer<Changed> {
     let Path((service, name)) = name?;
-    let body = body?;
-    let Drain { reason } = if body.is_empty() { Drain::default() } else { read(Ok(body))? };
+    let Drain { reason, for_ms, force } = read_if_any(body)?;
     check_reason(reason.as_deref())?;
-    change(&api, service, BackendChange::Drain { name, reason }, actor).await
+    check_time(for_ms, "leave it out for an open end")?;
+    let lasts = for_ms.map(Duration::from_millis);
+    let change_to = BackendChange::Drain { name, reason, lasts, maintenance };
+    change(api, service, change_to, force, actor).await
+}
+
+async fn freeze(State(api): State<Api>, Writer(actor): Writer, body: Body) -> Answer<Changed> {
+    let NewFreeze { service, reason, for_ms } = read(body)?;
+    check_reason(reason.as_deref())?;
+    check_time(Some(for_ms), "write how long, such as 30m")?;
+    let lasts = Duration::from_millis(for_ms);
+    let make = |reply| Request::Freeze { service, reason, lasts, actor, reply };
+    Ok(Json(api.handle.ask(make).await?))
+}
+
+async fn thaw(State(api): State<Api>, Writer(actor): Writer, body: Body) -> Answer<Changed> {
+    let Thaw { service } = read_if_any(body)?;
+    Ok(Json(api.handle.ask(|reply| Request::Thaw { service, actor, reply }).await?))
 }
 
 async fn ready(State(api): State<Api>, Writer(actor): Writer, name: Name) -> Answer<Changed> {
     let Path((service, name)) = name?;
-    change(&api, service, BackendChange::Ready { name }, actor).await
+    change(&api, service, BackendChange::Ready { name }, false, actor).await
 }
 
 async fn blocks(State(api): State<Api>) -> Answer<Vec<Block>> {
@@ -129,12 +176,7 @@ async fn blocks(State(api): State<Api>) -> Answer<Vec<Block>> {
 async fn block(State(api): State<Api>, Writer(actor): Writer, body: Body) -> Answer<Changed> {
     let NewBlock { prefix, reason, for_ms, force } = read(body)?;
     check_reason(reason.as_deref())?;
-    if for_ms == Some(0) {
-        let hint = "leave it out to block for good";
-        return Err(
-            Error::new(ErrorKind::Invalid, "a block lasts longer than no time", hint).into()
-        );
-    }
+    check_time(for_ms, "leave it out to block for good")?;
     let local = match force {
         true => None,
         false => Some(local_addresses().await.map_err(|error| Error {
@@ -166,6 +208,14 @@ fn check_reason(reason: Option<&str>) -> Result<(), Error> {
     Ok(())
 }
 
+/// A time that is not none.
+fn check_time(for_ms: Option<u64>, hint: &str) -> Result<(), Error> {
+    match for_ms {
+        Some(0) => Err(Error::new(ErrorKind::Invalid, "it would end at once", hint)),
+        _ => Ok(()),
+    }
+}
+
 async fn explain(State(api): State<Api>, body: Body) -> Answer<Explanation> {
     let Flow { protocol, client, vip } = read(body)?;
     let make = |reply| Request::Explain { protocol, client, vip, reply };
@@ -176,9 +226,10 @@ async fn change(
     api: &Api,
     service: String,
     change: BackendChange,
+    force: bool,
     actor: Actor,
 ) -> Answer<Changed> {
-    let make = |reply| Request::Backend { service, change, actor, reply };
+    let make = |reply| Request::Backend { service, change, force, actor, reply };
     Ok(Json(api.handle.ask(make).await?))
 }
 
@@ -189,8 +240,14 @@ fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failed> {
     })
 }
 
+/// Nothing stands for what a body is by default.
+fn read_if_any<T: DeserializeOwned + Default>(body: Body) -> Result<T, Failed> {
+    let body = body?;
+    if body.is_empty() { Ok(T::default()) } else { read(Ok(body)) }
+}
+
 async fn no_such_path() -> Failed {
-    let hint = "see /v1/status, /v1/config, /v1/apply, /v1/reload, /v1/backends/SERVICE/NAME, /v1/blocks, /v1/explain";
+    let hint = "see /v1/status, /v1/config, /v1/apply, /v1/reload, /v1/backends/SERVICE/NAME, /v1/health/freeze, /v1/blocks, /v1/explain";
     Error::new(ErrorKind::NotFound, "there is no such path", hint).into()
 }
 

@@ -96,12 +96,20 @@ fn answer(config: &mut Config, request: Request) {
         Request::Reload { actor, reply } => {
             let _ = reply.send(Ok(changed(vec![actor])));
         }
-        Request::Backend { service, change, actor, reply } => {
+        Request::Backend { service, change, force, actor, reply } => {
             let result = apply_backend_change(config, &service, &change);
             let _ = reply.send(result.map(|new| {
                 *config = new;
-                changed(vec![format!("{actor}: {change:?}")])
+                let force = if force { " by force" } else { "" };
+                changed(vec![format!("{actor}: {change:?}{force}")])
             }));
+        }
+        Request::Freeze { service, reason, lasts, actor, reply } => {
+            let what = format!("{actor}: frozen {service:?} {reason:?} {lasts:?}");
+            let _ = reply.send(Ok(changed(vec![what])));
+        }
+        Request::Thaw { service, actor, reply } => {
+            let _ = reply.send(Ok(changed(vec![format!("{actor}: thawed {service:?}")])));
         }
         Request::Blocks(reply) => {
             let _ = reply.send(Ok(vec![]));
@@ -144,15 +152,29 @@ fn a_client_reads_and_changes() {
         assert_eq!(config, parse(SAMPLE, "lb.toml").unwrap());
 
         let address = [10, 0, 0, 13].into();
-        let backend = NewBackend { address, port: Some(8080), weight: 2, server_id: None };
+        let backend =
+            NewBackend { address, port: Some(8080), weight: 2, backup: false, server_id: None };
         let changed = client.add("web/web-03", &backend).await.unwrap();
         assert!(changed.changes[0].starts_with("uid 0: Add"), "{changed:?}");
         client.weight("web/web-03", NewWeight { weight: 9 }).await.unwrap();
         assert_eq!(client.config().await.unwrap().services[0].backends[2].weight, 9);
-        client.remove("web/web-03").await.unwrap();
+        let removed = client.remove("web/web-03", Removal { force: true }).await.unwrap();
+        assert!(removed.changes[0].ends_with("by force"), "{removed:?}");
         let reason = Some("kernel test".to_owned());
-        let changed = client.drain("web/web-01", &Drain { reason }).await.unwrap();
-        assert!(changed.changes[0].contains("kernel test"));
+        let drain = Drain { reason: reason.clone(), for_ms: Some(90_000), force: false };
+        let changed = client.drain("web/web-01", &drain).await.unwrap();
+        let said = &changed.changes[0];
+        assert!(said.contains("kernel test") && said.contains("maintenance: false"), "{said}");
+        let changed = client.maint("web/web-01", &Drain { force: true, ..drain }).await.unwrap();
+        let said = &changed.changes[0];
+        assert!(said.contains("lasts: Some(90s), maintenance: true") && said.ends_with("by force"));
+        let freeze = NewFreeze { service: Some("web".into()), reason, for_ms: 5_000 };
+        let changed = client.freeze(&freeze).await.unwrap();
+        assert_eq!(changed.changes[0], "uid 0: frozen Some(\"web\") Some(\"kernel test\") 5s");
+        let changed = client.thaw(&Thaw { service: None }).await.unwrap();
+        assert_eq!(changed.changes[0], "uid 0: thawed None");
+        let never = client.freeze(&NewFreeze { for_ms: 0, ..freeze }).await.unwrap_err();
+        refused(ErrorKind::Invalid, &never);
         client.ready("web/web-01").await.unwrap();
         client.reload().await.unwrap();
         client.apply(&config).await.unwrap();
@@ -187,9 +209,9 @@ fn refusals_say_what_to_do() {
         let zero = client.weight("web/web-01", NewWeight { weight: 0 }).await.unwrap_err();
         refused(ErrorKind::Invalid, &zero);
         let address = [10, 0, 0, 11].into();
-        let twice = NewBackend { address, port: None, weight: 1, server_id: None };
+        let twice = NewBackend { address, port: None, weight: 1, backup: false, server_id: None };
         refused(ErrorKind::Conflict, &client.add("web/web-09", &twice).await.unwrap_err());
-        let escape = Drain { reason: Some("\u{1b}[2J".into()) };
+        let escape = Drain { reason: Some("\u{1b}[2J".into()), ..Drain::default() };
         refused(ErrorKind::Invalid, &client.drain("web/web-01", &escape).await.unwrap_err());
 
         // What the client would never send: the server doesn't trust it.

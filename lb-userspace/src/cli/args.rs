@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// Look at backends, change them, take them out and back
     #[command(subcommand, arg_required_else_help = true)]
     Backend(BackendCommand),
+    /// Keep health checks from acting for a while, and let them act again
+    #[command(subcommand, arg_required_else_help = true)]
+    Health(HealthCommand),
     /// Keep sources out of all services
     #[command(subcommand, arg_required_else_help = true)]
     Block(BlockCommand),
@@ -264,6 +267,9 @@ pub(crate) enum BackendCommand {
         /// Relative share of new connections, 1 to 1000
         #[arg(long, default_value = "1", value_parser = weight)]
         weight: u16,
+        /// Keep it in reserve until too few of the others are well
+        #[arg(long)]
+        backup: bool,
         /// Its QUIC server id in hexadecimal, if the service has `quic`
         #[arg(long, value_name = "HEX")]
         server_id: Option<ServerId>,
@@ -281,6 +287,9 @@ pub(crate) enum BackendCommand {
         /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
+        /// Even if too few would be left
+        #[arg(long)]
+        force: bool,
     },
     /// Change a backend's relative share of new connections
     ///
@@ -296,23 +305,64 @@ pub(crate) enum BackendCommand {
     },
     /// Send a backend no new connections; the ones it has finish
     ///
-    /// Survives a restart, and ends with `lb backend ready`.
+    /// Survives a restart, and ends with `lb backend ready`, never by itself.
     #[command(
-        after_help = "Example:\n  sudo lb backend drain web/web-02 --reason \"kernel update\""
+        after_help = "Example:\n  sudo lb backend drain web/web-02 --reason \"kernel update\" --for 30m"
     )]
-    Drain {
-        /// The backend, such as web/web-01
-        #[arg(value_name = "SERVICE/NAME")]
-        target: Target,
-        /// Shown in `lb status` to whoever wonders later
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
-    /// End a drain: the backend takes new connections again if its probes pass
+    Drain(TakeOut),
+    /// The same for one that will be rebooted or repaired: that its probes fail is no news
+    ///
+    /// Survives a restart, and ends with `lb backend ready`, never by itself.
+    #[command(
+        after_help = "Example:\n  sudo lb backend maint web/web-02 --reason \"new disk\" --for 2h"
+    )]
+    Maint(TakeOut),
+    /// End a drain or maintenance: it takes new connections again if its probes pass
     Ready {
         /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TakeOut {
+    /// The backend, such as web/web-01
+    #[arg(value_name = "SERVICE/NAME")]
+    pub(crate) target: Target,
+    /// Shown in `lb status` to whoever wonders later
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Warn if it has not been taken back after this time, such as 30m or 2h
+    #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
+    pub(crate) lasts: Option<Duration>,
+    /// Even if too few would be left
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HealthCommand {
+    /// Keep backends in and out as they are, whatever their probes find
+    ///
+    /// Probes go on, and `lb status` shows what they find. Ends by itself. Survives a restart.
+    #[command(
+        after_help = "Example:\n  sudo lb health freeze web --for 30m --reason \"network maintenance\""
+    )]
+    Freeze {
+        /// Only this service; all if not given
+        service: Option<String>,
+        /// When it ends by itself, such as 30m or 2h
+        #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = lasting)]
+        lasts: Duration,
+        /// Shown in `lb status` to whoever wonders later
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Let health act again, by what probes find now
+    Thaw {
+        /// Only this service; all if not given
+        service: Option<String>,
     },
 }
 
@@ -350,7 +400,7 @@ pub(crate) enum BlockCommand {
 /// A time that is not none.
 fn lasting(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("a block lasts longer than no time".into()),
+        Duration::ZERO => Err("it would end at once: write how long, such as 30m".into()),
         time => Ok(time),
     }
 }

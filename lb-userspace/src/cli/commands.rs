@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::args::{BackendCommand, BlockCommand, Command, ServiceCommand};
+use super::args::{BackendCommand, BlockCommand, Command, HealthCommand, ServiceCommand, TakeOut};
 use super::output::{Failed, is_terminal, print, print_json, warn};
 use super::text::{self, Since, WIDTH};
-use crate::api::{Client, Drain, Flow, NewBackend, NewBlock, NewWeight, OldBlock};
+use crate::api::{
+    Client, Drain, Flow, NewBackend, NewBlock, NewFreeze, NewWeight, OldBlock, Removal, Thaw,
+};
 use crate::config::{Config, closest, diff, load, one_of, to_toml, warnings};
 use crate::control::status::epoch_ms;
 use crate::report::{Backend, Changed, Error, ErrorKind, Status};
@@ -43,6 +45,7 @@ async fn answer(command: Command, client: &Client, json: bool) -> Result<(), Fai
             show(json, &status.services, || text::services(&status, None, WIDTH))
         }
         Command::Backend(command) => backend(command, client, json).await,
+        Command::Health(command) => health(command, client, json).await,
         Command::Block(command) => block(command, client, json).await,
         Command::Apply { file, dry_run } => apply(&file, dry_run, client, json).await,
         Command::Reload => changed(&client.reload().await?, false, json),
@@ -69,18 +72,42 @@ async fn backend(command: BackendCommand, client: &Client, json: bool) -> Result
         BackendCommand::List { service } => {
             return list(&client.status().await?, service.as_deref(), json);
         }
-        BackendCommand::Add { target, address, port, weight, server_id } => {
-            let backend = NewBackend { address, port, weight, server_id };
+        BackendCommand::Add { target, address, port, weight, backup, server_id } => {
+            let backend = NewBackend { address, port, weight, backup, server_id };
             client.add(&target.to_string(), &backend).await?
         }
-        BackendCommand::Remove { target } => client.remove(&target.to_string()).await?,
+        BackendCommand::Remove { target, force } => {
+            client.remove(&target.to_string(), Removal { force }).await?
+        }
         BackendCommand::Weight { target, weight } => {
             client.weight(&target.to_string(), NewWeight { weight }).await?
         }
-        BackendCommand::Drain { target, reason } => {
-            client.drain(&target.to_string(), &Drain { reason }).await?
+        BackendCommand::Drain(how) => {
+            client.drain(&how.target.to_string(), &taken_out(how)).await?
+        }
+        BackendCommand::Maint(how) => {
+            client.maint(&how.target.to_string(), &taken_out(how)).await?
         }
         BackendCommand::Ready { target } => client.ready(&target.to_string()).await?,
+    };
+    changed(&done, false, json)
+}
+
+fn taken_out(how: TakeOut) -> Drain {
+    Drain { reason: how.reason, for_ms: how.lasts.map(milliseconds), force: how.force }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn health(command: HealthCommand, client: &Client, json: bool) -> Result<(), Failed> {
+    let done = match command {
+        HealthCommand::Freeze { service, lasts, reason } => {
+            let for_ms = milliseconds(lasts);
+            client.freeze(&NewFreeze { service, reason, for_ms }).await?
+        }
+        HealthCommand::Thaw { service } => client.thaw(&Thaw { service }).await?,
     };
     changed(&done, false, json)
 }
@@ -92,7 +119,7 @@ async fn block(command: BlockCommand, client: &Client, json: bool) -> Result<(),
             return show(json, &blocks, || text::blocks(&blocks, epoch_ms()));
         }
         BlockCommand::Add { prefix, reason, lasts, force } => {
-            let for_ms = lasts.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            let for_ms = lasts.map(milliseconds);
             client.block(&NewBlock { prefix, reason, for_ms, force }).await?
         }
         BlockCommand::Remove { prefix } => client.unblock(OldBlock { prefix }).await?,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::hash::Hash;
 
-use super::model::{Backend, Config, Health, Node, Probe, Service};
+use super::model::{Backend, Config, Failover, Health, Node, Probe, Service};
 use super::value::{format_duration, format_range, format_size};
 
 /// Lines from the old to the new: removed, added, changed.
@@ -71,6 +71,9 @@ fn same_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
     ] {
         changed(lines, &subject, key, &format_duration(old), &format_duration(new));
     }
+    let curve = |service: &Service| service.slow_start_curve.to_string();
+    changed(lines, &subject, "slow_start_curve", &curve(old), &curve(new));
+    failover(&old.failover, &new.failover, &subject, lines);
     changed(lines, &subject, "hash", &old.hash.to_string(), &new.hash.to_string());
     changed(lines, &subject, "track", &old.track.to_string(), &new.track.to_string());
     changed(lines, &subject, "udp", &old.udp.to_string(), &new.udp.to_string());
@@ -99,6 +102,19 @@ fn allow(old: &Service, new: &Service, subject: &str, lines: &mut Vec<String>) {
             }
         }
     }
+}
+
+fn failover(old: &Failover, new: &Failover, subject: &str, lines: &mut Vec<String>) {
+    let mut line = |key: &str, old: String, new: String| {
+        changed(lines, subject, &format!("failover.{key}"), &old, &new);
+    };
+    line("max_removed", old.max_removed.to_string(), new.max_removed.to_string());
+    let in_window = |failover: &Failover| failover.max_removed_in_window.to_string();
+    line("max_removed_in_window", in_window(old), in_window(new));
+    line("window", format_duration(old.window), format_duration(new.window));
+    line("on_down", old.on_down.to_string(), new.on_down.to_string());
+    line("backup_below", old.backup_below.to_string(), new.backup_below.to_string());
+    line("backup_return", format_duration(old.backup_return), format_duration(new.backup_return));
 }
 
 fn quic(service: &Service) -> String {
@@ -140,6 +156,8 @@ fn backends(old: &Service, new: &Service, lines: &mut Vec<String>) {
         changed(lines, &subject, "address", &address(previous), &address(backend));
         changed(lines, &subject, "port", &port(previous), &port(backend));
         changed(lines, &subject, "weight", &weight(previous), &weight(backend));
+        let backup = |backend: &Backend| if backend.backup { "yes" } else { "no" };
+        changed(lines, &subject, "backup", backup(previous), backup(backend));
         let id = |backend: &Backend| maybe(backend.server_id);
         changed(lines, &subject, "server_id", &id(previous), &id(backend));
     }
@@ -156,12 +174,14 @@ fn health(health: &Health) -> String {
     };
     let port = health.port.map(|port| format!(" port {port}")).unwrap_or_default();
     format!(
-        "{probe}{port} every {} (fast {}), timeout {}, rise {}, fall {}",
+        "{probe}{port} every {} (fast {}), timeout {}, rise {}, fall {}, held down {} to {}",
         format_duration(health.interval),
         format_duration(health.fast_interval),
         format_duration(health.timeout),
         health.rise,
-        health.fall
+        health.fall,
+        format_duration(health.hold_down),
+        format_duration(health.hold_down_max)
     )
 }
 

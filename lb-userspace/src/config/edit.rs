@@ -60,7 +60,8 @@ pub fn locate(config: &Config, service: &str, backend: &str) -> Result<(usize, u
     }
 }
 
-fn find_service(config: &Config, name: &str) -> Result<usize, Error> {
+/// Where a service is.
+pub fn find_service(config: &Config, name: &str) -> Result<usize, Error> {
     let names = || config.services.iter().map(|service| service.name.as_str());
     names().position(|candidate| candidate == name).ok_or_else(|| {
         let near = closest(name, names()).map(ToOwned::to_owned);
@@ -168,7 +169,8 @@ backends = [{ name = "api-01", address = "10.0.0.21" }]
     #[test]
     fn refuses_with_what_to_do() {
         use ErrorKind::{Conflict, Invalid, NotFound, Refused};
-        let drain = BackendChange::Drain { name: "web-1".into(), reason: None };
+        let name = "web-1".into();
+        let drain = BackendChange::Drain { name, reason: None, lasts: None, maintenance: false };
         for (service, change, kind, message, hint) in [
             (
                 "wbe",

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::failover::{Failover, OnDown, Ramp};
 pub use super::frontend::{Frontend, Ports, Protocol};
+pub use super::percent::Percent;
 pub use super::prefix::Prefix;
 pub use super::server_id::ServerId;
 
@@ -95,6 +97,11 @@ pub struct Service {
     pub udp_timeout: Duration,
     /// How long a backend that returns takes to grow to its full share of new flows; zero is at once.
     pub slow_start: Duration,
+    /// How it grows.
+    #[serde(default)]
+    pub slow_start_curve: Ramp,
+    #[serde(default)]
+    pub failover: Failover,
     #[serde(default)]
     pub hash: HashPolicy,
     #[serde(default)]
@@ -191,6 +198,9 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Relative share of new flows, 1 to 1000.
     pub weight: u16,
+    /// In reserve until too few of the others are well.
+    #[serde(default)]
+    pub backup: bool,
     /// What the server puts into its QUIC connection ids; there just if the service has `quic`.
     #[serde(default)]
     pub server_id: Option<ServerId>,
@@ -210,6 +220,13 @@ pub struct Health {
     pub rise: u32,
     /// Consecutive failures that take a backend down.
     pub fall: u32,
+    /// How long a backend that goes down a second time stays down at least; twice as long each
+    /// further time. Zero is off.
+    #[serde(default = "hold_down")]
+    pub hold_down: Duration,
+    /// The longest of these times; a backend that was up for as long begins anew.
+    #[serde(default = "hold_down_max")]
+    pub hold_down_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,6 +295,8 @@ impl Service {
             idle_timeout: Self::IDLE,
             udp_timeout: Self::UDP_IDLE,
             slow_start: Duration::ZERO,
+            slow_start_curve: Ramp::default(),
+            failover: Failover::default(),
             hash: HashPolicy::default(),
             track: Track::default(),
             udp: UdpPolicy::default(),
@@ -303,16 +322,24 @@ impl Service {
     }
 }
 
-/// For a service that an older version stored.
+/// For a service that an older version stored; so are the next two.
 fn udp_timeout() -> Duration {
     Service::UDP_IDLE
+}
+
+fn hold_down() -> Duration {
+    Health::HOLD_DOWN
+}
+
+fn hold_down_max() -> Duration {
+    Health::HOLD_DOWN_MAX
 }
 
 impl Backend {
     /// A backend of weight 1, on the VIP's port.
     #[must_use]
     pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
-        Self { name: name.into(), address, port: None, weight: 1, server_id: None }
+        Self { name: name.into(), address, port: None, weight: 1, backup: false, server_id: None }
     }
 }
 
@@ -346,6 +373,11 @@ impl Health {
     /// The status codes an HTTP probe accepts by default.
     pub const STATUS: RangeInclusive<u16> = 200..=399;
 
+    /// The default `hold_down`.
+    pub const HOLD_DOWN: Duration = Duration::from_secs(1);
+    /// The default `hold_down_max`.
+    pub const HOLD_DOWN_MAX: Duration = Duration::from_secs(60);
+
     /// The shortest interval or timeout a probe can have.
     pub const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -360,6 +392,8 @@ impl Health {
             timeout: Duration::from_millis(500),
             rise: 2,
             fall: 3,
+            hold_down: Self::HOLD_DOWN,
+            hold_down_max: Self::HOLD_DOWN_MAX,
         }
     }
 }

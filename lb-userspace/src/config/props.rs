@@ -199,6 +199,7 @@ fn fit_features(service: &mut Service) {
         service.mss = None;
     }
     for (b, backend) in service.backends.iter_mut().enumerate() {
+        backend.backup &= b > 0;
         backend.server_id = service
             .quic
             .and_then(|quic| ServerId::new(&vec![b as u8; usize::from(quic.server_id_length)]));
@@ -289,17 +290,40 @@ fn features() -> impl Strategy<Value = Service> {
         prop::option::of(88..=65_495u16),
         prop::collection::vec(allow, 0..4),
         prop::option::of(limit),
+        (select(vec![Ramp::Linear, Ramp::Exponential]), failover()),
     )
-        .prop_map(|(hash, track, udp, quic, mss, allow, rate_limit)| Service {
-            hash,
-            track,
-            udp,
-            quic,
-            mss,
-            allow,
-            rate_limit,
-            ..Service::new("", Mode::Nat)
+        .prop_map(|(hash, track, udp, quic, mss, allow, rate_limit, (curve, failover))| {
+            Service {
+                slow_start_curve: curve,
+                failover,
+                hash,
+                track,
+                udp,
+                quic,
+                mss,
+                allow,
+                rate_limit,
+                ..Service::new("", Mode::Nat)
+            }
         })
+}
+
+fn failover() -> impl Strategy<Value = Failover> {
+    let share = || (0..=100u8).prop_map(|percent| Percent::new(percent).unwrap());
+    let time = || (1_000..=86_400_000u64).prop_map(Duration::from_millis);
+    let on_down = select(vec![OnDown::Rehash, OnDown::Keep]);
+    (share(), share(), time(), on_down, share(), time()).prop_map(
+        |(max_removed, max_removed_in_window, window, on_down, backup_below, backup_return)| {
+            Failover {
+                max_removed,
+                max_removed_in_window,
+                window,
+                on_down,
+                backup_below,
+                backup_return,
+            }
+        },
+    )
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
@@ -307,7 +331,12 @@ fn backend() -> impl Strategy<Value = Backend> {
         select(vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1])]);
     let port = prop::option::of(1..=u16::MAX);
     ("[a-z0-9]([a-z0-9._-]{0,20}[a-z0-9])?", address, port, 1..=1000u16).prop_map(
-        |(name, address, port, weight)| Backend { port, weight, ..Backend::new(name, address) },
+        |(name, address, port, weight)| Backend {
+            port,
+            weight,
+            backup: weight % 3 == 0,
+            ..Backend::new(name, address)
+        },
     )
 }
 
@@ -328,5 +357,7 @@ fn health() -> impl Strategy<Value = Health> {
             timeout,
             rise,
             fall,
+            hold_down: fast_interval,
+            hold_down_max: interval,
         })
 }

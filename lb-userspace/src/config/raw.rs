@@ -59,6 +59,8 @@ pub(crate) struct RawService {
     pub(crate) idle_timeout: Option<Spanned<String>>,
     pub(crate) udp_timeout: Option<Spanned<String>>,
     pub(crate) slow_start: Option<Spanned<String>>,
+    pub(crate) slow_start_curve: Option<Spanned<String>>,
+    pub(crate) failover: Option<Spanned<RawFailover>>,
     pub(crate) hash: Option<Spanned<String>>,
     pub(crate) track: Option<Spanned<String>>,
     pub(crate) udp: Option<Spanned<String>>,
@@ -83,6 +85,17 @@ pub(crate) struct RawRateLimit {
     pub(crate) burst: Option<Spanned<i64>>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a failover table")]
+pub(crate) struct RawFailover {
+    pub(crate) max_removed: Option<Spanned<String>>,
+    pub(crate) max_removed_in_window: Option<Spanned<String>>,
+    pub(crate) window: Option<Spanned<String>>,
+    pub(crate) on_down: Option<Spanned<String>>,
+    pub(crate) backup_below: Option<Spanned<String>>,
+    pub(crate) backup_return: Option<Spanned<String>>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a health table")]
 pub(crate) struct RawHealth {
@@ -97,6 +110,8 @@ pub(crate) struct RawHealth {
     pub(crate) timeout: Option<Spanned<String>>,
     pub(crate) rise: Option<Spanned<i64>>,
     pub(crate) fall: Option<Spanned<i64>>,
+    pub(crate) hold_down: Option<Spanned<String>>,
+    pub(crate) hold_down_max: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,6 +121,7 @@ pub(crate) struct RawBackend {
     pub(crate) address: Option<Spanned<String>>,
     pub(crate) port: Option<Spanned<i64>>,
     pub(crate) weight: Option<Spanned<i64>>,
+    pub(crate) backup: Option<Spanned<bool>>,
     pub(crate) server_id: Option<Spanned<String>>,
 }
 
@@ -149,6 +165,7 @@ fn hint_for(message: &str) -> String {
         ("expected i64", "write a whole number without quotes"),
         ("expected a boolean", "write true or false, without quotes"),
         ("expected a health table", "write a table, such as { http = \"/healthz\" }"),
+        ("expected a failover table", "write a table, such as { max_removed = \"50%\" }"),
         ("expected a quic table", "write a table: { config_id = 0, server_id_length = 4 }"),
         ("expected a rate_limit table", "write a table: { per_second = 100, burst = 200 }"),
         (

@@ -127,8 +127,8 @@ fn keys_and_types() {
     service("idle_timeout = 5", "7:16 5 | invalid type | double quotes");
     backends("nat", "{ nam = \"a\" }", "7:15 nam | unknown key | did you mean `name`?");
     backends("nat", "\"10.0.0.1\"", "7:13 \"10.0.0.1\" | invalid type | write a table");
-    let backup = "{ name = \"a\", address = \"10.0.0.1\", backup = true }";
-    backends("nat", backup, "7:49 backup | unknown key | remove it");
+    let spare = "{ name = \"a\", address = \"10.0.0.1\", spare = true }";
+    backends("nat", spare, "7:49 spare | unknown key | remove it");
     check("[service]\nname = \"web\"\n", &["1:1 [service] | invalid type | [[service]]"]);
     check(&format!("{HEAD}[[service]]\nname = \n"), &["4:8  | must be quoted | double quotes"]);
     check(&format!("{HEAD}interfaces = []\n"), &["3:1 interfaces | duplicate key | remove one"]);
@@ -433,4 +433,32 @@ fn an_error_shows_the_text_and_both_sides_of_a_contradiction() {
     assert_eq!(error.render(false), expect);
     assert!(error.render(true).contains("\u{1b}["), "colour when asked for");
     assert_eq!(error.lines().len(), 1);
+}
+
+#[test]
+fn failover() {
+    let table = |keys: &str| format!("failover = {{ {keys} }}");
+    for (keys, expect) in [
+        ("max_removed = \"50\"", "7:28 \"50\" | '50' is not a share | such as \"50%\""),
+        ("max_removed = \"101%\"", "7:28 \"101%\" | is not a share | 0% to 100%"),
+        ("max_removed = 50", "7:28 50 | expected a string | put the value in double quotes"),
+        ("max_remove = \"50%\"", "7:14 max_remove | unknown key | did you mean `max_removed`"),
+        ("window = \"0s\"", "7:23 \"0s\" | `window` must be 1s to 24h | 10s"),
+        ("backup_return = \"25h\"", "7:30 \"25h\" | `backup_return` must be 1s to 24h | 10s"),
+        ("on_down = \"kep\"", "7:24 \"kep\" | what becomes of connections | did you mean \"keep\""),
+    ] {
+        service(&table(keys), expect);
+    }
+    service("failover = true", "7:12 true | expected a failover table | max_removed");
+    service("slow_start_curve = \"log\"", "7:20 \"log\" | is not a curve | linear");
+    let health = "health = { hold_down = \"2m\" }";
+    service(health, "7:24 \"2m\" | is longer than `hold_down_max` (1m) | shorten it");
+    let health = "health = { hold_down_max = \"25h\" }";
+    service(health, "7:28 \"25h\" | `hold_down_max` must be 0s to 24h | 0s is off");
+    let only = "{ name = \"a\", address = \"10.0.0.1\", backup = true }";
+    backends(
+        "nat",
+        only,
+        "7:12 [{ name = \"a\", address = \"10.0.0.1\", backup = true }] | all backends are backups | remove `backup`",
+    );
 }

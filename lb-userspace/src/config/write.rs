@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::model::{Backend, Config, Health, Node, Probe, Service};
+use super::model::{Backend, Config, Failover, Health, Node, Probe, Service};
 use super::value::{format_duration, format_range, format_size};
 
 /// Everything, defaults included, so that it means the same to a later version.
@@ -52,6 +52,8 @@ fn write_service(out: &mut String, service: &Service) {
     line(out, "idle_timeout", quote(&format_duration(service.idle_timeout)));
     line(out, "udp_timeout", quote(&format_duration(service.udp_timeout)));
     line(out, "slow_start", quote(&format_duration(service.slow_start)));
+    line(out, "slow_start_curve", quote(&service.slow_start_curve));
+    line(out, "failover", failover(&service.failover));
     line(out, "hash", quote(&service.hash));
     line(out, "track", quote(&service.track));
     line(out, "udp", quote(&service.udp));
@@ -80,6 +82,9 @@ fn write_backend(backend: &Backend) -> String {
     let mut keys = vec![("name", quote(&backend.name)), ("address", quote(&backend.address))];
     keys.extend(backend.port.map(|port| ("port", port.to_string())));
     keys.push(("weight", backend.weight.to_string()));
+    if backend.backup {
+        keys.push(("backup", "true".to_owned()));
+    }
     keys.extend(backend.server_id.map(|id| ("server_id", quote(&id))));
     table(&keys)
 }
@@ -105,7 +110,20 @@ fn health(health: &Health) -> String {
     keys.push(("timeout", quote(&format_duration(health.timeout))));
     keys.push(("rise", health.rise.to_string()));
     keys.push(("fall", health.fall.to_string()));
+    keys.push(("hold_down", quote(&format_duration(health.hold_down))));
+    keys.push(("hold_down_max", quote(&format_duration(health.hold_down_max))));
     table(&keys)
+}
+
+fn failover(failover: &Failover) -> String {
+    table(&[
+        ("max_removed", quote(&failover.max_removed)),
+        ("max_removed_in_window", quote(&failover.max_removed_in_window)),
+        ("window", quote(&format_duration(failover.window))),
+        ("on_down", quote(&failover.on_down)),
+        ("backup_below", quote(&failover.backup_below)),
+        ("backup_return", quote(&format_duration(failover.backup_return))),
+    ])
 }
 
 fn line(out: &mut String, key: &str, value: impl Display) {

@@ -31,6 +31,11 @@ use std::time::{Duration, Instant};
 
 use lb_common::abi::Word;
 
+use crate::config::model::Ramp;
+
+/// The least share of new flows that a backend takes that grows.
+const LEAST: u16 = Word::FULL / 50;
+
 /// What the operator and the probes together want of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
@@ -59,6 +64,8 @@ pub struct Pace {
     pub idle: Duration,
     /// `slow_start`.
     pub slow_start: Duration,
+    /// `slow_start_curve`.
+    pub ramp: Ramp,
 }
 
 /// The levels of a service's backends made relative: the highest counts as full, so that a
@@ -160,9 +167,14 @@ impl Admission {
             Phase::Serving => Word::FULL,
             Phase::Returning if self.is_growing(now, pace) => {
                 let grown = now.saturating_duration_since(self.since).as_secs_f64();
-                let level = f64::from(Word::FULL) * grown / pace.slow_start.as_secs_f64();
+                let part = grown / pace.slow_start.as_secs_f64();
+                let least = f64::from(LEAST) / f64::from(Word::FULL);
+                let share = match pace.ramp {
+                    Ramp::Linear => part,
+                    Ramp::Exponential => least.powf(1.0 - part),
+                };
                 // Never none: that would be settled, and its flows unrecorded.
-                (level as u16).clamp(Word::FULL / 50, Word::FULL)
+                ((f64::from(Word::FULL) * share) as u16).clamp(LEAST, Word::FULL)
             }
             Phase::Returning => Word::FULL,
             Phase::Draining | Phase::Drained | Phase::Down => 0,
@@ -200,7 +212,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PACE: Pace = Pace { idle: Duration::from_secs(60), slow_start: Duration::ZERO };
+    const PACE: Pace =
+        Pace { idle: Duration::from_secs(60), slow_start: Duration::ZERO, ramp: Ramp::Linear };
     const SLOW: Pace = Pace { slow_start: Duration::from_secs(100), ..PACE };
 
     /// One event at a second: what is wanted, or the clock alone.
@@ -270,6 +283,11 @@ mod tests {
             [(0, 0.02), (1, 0.02), (10, 0.1), (50, 0.5), (99, 0.99), (100, 1.0)]
         {
             assert!((share(seconds) - expect).abs() < 0.001, "{seconds}: {}", share(seconds));
+        }
+        let fast = Pace { ramp: Ramp::Exponential, ..SLOW };
+        for (seconds, expect) in [(0, 0.02), (25, 0.053), (50, 0.141), (75, 0.376), (100, 1.0)] {
+            let share = f64::from(admission.level(at(seconds), fast)) / 65_535.0;
+            assert!((share - expect).abs() < 0.001, "{seconds}: {share}");
         }
         assert!(admission.is_growing(at(99), SLOW) && !admission.is_growing(at(100), SLOW));
         assert!(!admission.word(1, 1, admission.level(start, SLOW)).settled());

@@ -1,13 +1,14 @@
 //! One backend as it runs: what is known of it, and what follows for its traffic.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_common::abi::Word;
 
 use super::admission::{Admission, Phase, Want};
+use super::governor::{Ruling, Seen};
 use super::health::{HealthSnapshot, HealthState};
 use super::status::epoch_ms;
-use crate::config::model::{self, Mode};
+use crate::config::model::{self, Mode, OnDown};
 use crate::report;
 
 /// A backend as it runs.
@@ -29,6 +30,13 @@ pub struct Backend {
     pub probe: u64,
     pub health: HealthSnapshot,
     pub drain: Option<Drain>,
+    /// What the governor ruled last, and by what it saw.
+    pub ruling: Ruling,
+    pub(super) seen: Option<Seen>,
+    /// Was not up since it came.
+    pub(super) is_new: bool,
+    /// Our own link to it is, or just was, down: it cannot be judged until then.
+    pub(super) blind_until: Option<Instant>,
     /// First failing probe to the word written, of the last failure.
     pub detection: Option<Duration>,
     pub config: model::Backend,
@@ -44,13 +52,19 @@ pub struct Counted {
     pub new_flows: u64,
 }
 
-/// Why and by whom a backend is drained.
+/// Why and by whom a backend is taken out: drained, or in maintenance.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Drain {
     pub reason: Option<String>,
     pub actor: String,
-    /// Milliseconds since the epoch.
+    /// Milliseconds since the epoch; so is the next time.
     pub at_ms: u64,
+    /// When it was to be taken back: nobody is by himself.
+    #[serde(default)]
+    pub until_ms: Option<u64>,
+    /// That it fails meanwhile is no news.
+    #[serde(default)]
+    pub maintenance: bool,
 }
 
 /// What a backend begins with.
@@ -61,9 +75,18 @@ pub struct NewBackend {
     pub drain: Option<Drain>,
     pub health: HealthSnapshot,
     /// What it took in a service that this one succeeds.
-    pub admission: Option<Admission>,
+    pub before: Option<Before>,
     /// Takes no traffic before its first successful probe.
     pub wait_for_health: bool,
+}
+
+/// What a backend hands on to the one that succeeds it under its name and address.
+#[derive(Clone, Debug)]
+pub struct Before {
+    pub health: HealthSnapshot,
+    pub admission: Admission,
+    pub ruling: Ruling,
+    pub is_new: bool,
 }
 
 impl Backend {
@@ -96,11 +119,47 @@ impl Backend {
 
     /// What is wanted of it; `None`: nothing is known that would move it.
     #[must_use]
-    pub fn want(&self) -> Option<Want> {
-        let last = self.health.last_failure.as_ref();
-        let hard = last.is_none_or(|last| last.failure.kind.is_hard());
-        want(self.health.state, hard, self.drain.is_some())
+    pub fn want(&self, on_down: OnDown) -> Option<Want> {
+        let is_down = self.health.state == HealthState::Down && self.ruling.is_out;
+        match self.health.state {
+            _ if is_down && is_hard(&self.health) && on_down == OnDown::Rehash => Some(Want::Down),
+            _ if is_down || self.drain.is_some() || self.ruling.is_standby => Some(Want::Drain),
+            _ if self.ruling.is_out => None,
+            HealthState::Up | HealthState::Down => Some(Want::Serve),
+            HealthState::Unknown => None,
+        }
     }
+
+    /// As the governor sees it now.
+    pub(super) fn look(&self, now: Instant) -> Seen {
+        Seen {
+            state: self.health.state,
+            is_hard: is_hard(&self.health),
+            is_suspect: self.health.failing_since.is_some(),
+            is_blind: self.blind_until.is_some_and(|until| now < until),
+            is_ready: self.drain.is_none(),
+            is_new: self.is_new,
+            is_backup: self.config.backup,
+            weight: self.config.weight,
+            failing_since: self.health.failing_since,
+            ruling: self.ruling,
+        }
+    }
+
+    /// What it hands on.
+    pub(super) fn hand_on(&self) -> Before {
+        Before {
+            health: self.health.clone(),
+            admission: self.admission,
+            ruling: self.ruling,
+            is_new: self.is_new,
+        }
+    }
+}
+
+/// Whether nothing usable answers at all.
+fn is_hard(health: &HealthSnapshot) -> bool {
+    health.last_failure.as_ref().is_none_or(|last| last.failure.kind.is_hard())
 }
 
 impl Drain {
@@ -108,15 +167,5 @@ impl Drain {
     pub(super) fn is_recent(&self, idle: Duration) -> bool {
         let age = epoch_ms().saturating_sub(self.at_ms);
         u128::from(age) < idle.as_millis()
-    }
-}
-
-/// What probes and operator together want; `None`: nothing is known that would move it.
-pub(super) fn want(health: HealthState, hard: bool, drained: bool) -> Option<Want> {
-    match (health, drained) {
-        (HealthState::Down, _) if hard => Some(Want::Down),
-        (_, true) | (HealthState::Down, false) => Some(Want::Drain),
-        (HealthState::Up, false) => Some(Want::Serve),
-        (HealthState::Unknown, false) => None,
     }
 }

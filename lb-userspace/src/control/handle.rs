@@ -32,6 +32,22 @@ pub enum Request {
     Backend {
         service: String,
         change: BackendChange,
+        /// Even if too few would be left.
+        force: bool,
+        actor: Actor,
+        reply: Reply<Changed>,
+    },
+    /// Keep health from acting, on one service or on all, for a time.
+    Freeze {
+        service: Option<String>,
+        reason: Option<String>,
+        lasts: Duration,
+        actor: Actor,
+        reply: Reply<Changed>,
+    },
+    /// Let it act again.
+    Thaw {
+        service: Option<String>,
         actor: Actor,
         reply: Reply<Changed>,
     },
@@ -53,10 +69,24 @@ pub enum Request {
 #[derive(Debug)]
 pub enum BackendChange {
     Add(Backend),
-    Remove { name: String },
-    Weight { name: String, weight: u16 },
-    Drain { name: String, reason: Option<String> },
-    Ready { name: String },
+    Remove {
+        name: String,
+    },
+    Weight {
+        name: String,
+        weight: u16,
+    },
+    /// Take it out: drained, or in maintenance.
+    Drain {
+        name: String,
+        reason: Option<String>,
+        /// When it is to be taken back; nobody is by himself.
+        lasts: Option<Duration>,
+        maintenance: bool,
+    },
+    Ready {
+        name: String,
+    },
 }
 
 #[derive(Debug)]

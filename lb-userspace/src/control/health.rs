@@ -1,20 +1,24 @@
 //! The health of one backend: probe results in, state out.
 //!
 //! ```text
-//!                      first success
+//!                    `rise` successes
 //!        ┌─────────┐ ────────────────────────────► ┌────┐
 //!   ───► │ unknown │                               │ up │
 //!        └─────────┘ ──────────┐      ┌──────────► └────┘
 //!                     `fall`   │      │ `rise`        │ `fall`
-//!                    failures  ▼      │ successes     │ failures
-//!                             ┌──────┐◄──────────────┘
-//!                             │ down │
+//!                    failures  ▼      │ successes,    │ failures
+//!                             ┌──────┐│ and no hold   │
+//!                             │ down ├┘◄──────────────┘
 //!                             └──────┘
 //! ```
 //!
-//! Counts are of *consecutive* results. Unknown takes traffic: a backend is innocent until `fall`
-//! failures. A failure of our own (no file descriptor, no port) is no evidence and moves nothing.
-//! A backend that is not probed is up.
+//! Counts are of *consecutive* results. Unknown takes traffic at start: a backend is innocent until
+//! `fall` failures. A failure of our own (no file descriptor, no port) is no evidence and moves
+//! nothing. A backend that is not probed is up.
+//!
+//! One that goes up and down is *damped*: from its second failure on it is held down for
+//! `hold_down`, twice as long each further time, at most `hold_down_max`. One that was up for
+//! `hold_down_max` begins anew.
 //!
 //! Pure: time is an argument, nothing is read from a clock or a socket.
 
@@ -38,6 +42,7 @@ pub struct HealthMachine {
     run: Option<Run>,
     last_failure: Option<LastFailure>,
     latency: Option<Duration>,
+    damping: Damping,
 }
 
 impl HealthMachine {
@@ -50,7 +55,8 @@ impl HealthMachine {
     #[must_use]
     pub fn resume(policy: Policy, known: HealthState, since: Instant) -> Self {
         let state = if policy.probed { known } else { HealthState::Up };
-        Self { policy, state, since, run: None, last_failure: None, latency: None }
+        let damping = Damping::default();
+        Self { policy, state, since, run: None, last_failure: None, latency: None, damping }
     }
 
     /// Takes the result of a probe that ran from `started` to `now`.
@@ -71,8 +77,11 @@ impl HealthMachine {
         }
         let run = self.extend_run(started, result.is_ok());
         let to = match (self.state, run.passing) {
-            (HealthState::Unknown, true) => HealthState::Up,
-            (HealthState::Down, true) if run.length >= self.policy.rise => HealthState::Up,
+            (HealthState::Unknown | HealthState::Down, true)
+                if run.length >= self.policy.rise && !self.damping.holds(now) =>
+            {
+                HealthState::Up
+            }
             (HealthState::Unknown | HealthState::Up, false) if run.length >= self.policy.fall => {
                 HealthState::Down
             }
@@ -121,7 +130,9 @@ impl HealthMachine {
         if !self.policy.probed {
             return None;
         }
-        let doubted = self.run.is_some() && !self.is_settled();
+        let is_held = self.run.is_some_and(|run| run.length >= self.policy.rise && run.passing)
+            && self.damping.held_until.is_some();
+        let doubted = self.run.is_some() && !self.is_settled() && !is_held;
         Some(if doubted { self.policy.fast_interval } else { self.policy.interval })
     }
 
@@ -134,6 +145,8 @@ impl HealthMachine {
             failing_since: self.run.and_then(|run| (!run.passing).then_some(run.since)),
             last_failure: self.last_failure.clone(),
             latency: self.latency,
+            falls: self.damping.falls,
+            held_until: self.damping.held_until,
         }
     }
 
@@ -149,6 +162,10 @@ impl HealthMachine {
     }
 
     fn enter(&mut self, to: HealthState, now: Instant, first: Instant) -> Transition {
+        match (self.state, to) {
+            (_, HealthState::Down) => self.damping.fell(self.state, self.since, &self.policy, now),
+            _ => self.damping.held_until = None,
+        }
         let from = std::mem::replace(&mut self.state, to);
         self.since = now;
         let failure = match to {
@@ -167,6 +184,34 @@ pub struct Policy {
     pub fast_interval: Duration,
     pub rise: u32,
     pub fall: u32,
+    pub hold_down: Duration,
+    pub hold_down_max: Duration,
+}
+
+/// How often a backend went down of late, and how long it is held down for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Damping {
+    falls: u32,
+    held_until: Option<Instant>,
+}
+
+impl Damping {
+    fn holds(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now < until)
+    }
+
+    /// It went down, from `state`, in which it was since `since`.
+    fn fell(&mut self, state: HealthState, since: Instant, policy: &Policy, now: Instant) {
+        let was_up_for = now.saturating_duration_since(since);
+        if state != HealthState::Up || was_up_for >= policy.hold_down_max {
+            self.falls = 0;
+        }
+        self.falls = self.falls.saturating_add(1);
+        self.held_until = self.falls.checked_sub(2).map(|again| {
+            let factor = 1u32.checked_shl(again).unwrap_or(u32::MAX);
+            now + policy.hold_down.saturating_mul(factor).min(policy.hold_down_max)
+        });
+    }
 }
 
 impl From<&Health> for Policy {
@@ -177,6 +222,8 @@ impl From<&Health> for Policy {
             fast_interval: health.fast_interval,
             rise: health.rise,
             fall: health.fall,
+            hold_down: health.hold_down,
+            hold_down_max: health.hold_down_max,
         }
     }
 }
@@ -221,13 +268,26 @@ pub struct HealthSnapshot {
     pub last_failure: Option<LastFailure>,
     /// Of the last successful probe.
     pub latency: Option<Duration>,
+    /// How often it went down without being up for long in between.
+    pub falls: u32,
+    /// It stays down until then, whatever its probes say.
+    pub held_until: Option<Instant>,
 }
 
 impl HealthSnapshot {
     /// Before the first result.
     #[must_use]
     pub fn initial(state: HealthState, since: Instant) -> Self {
-        Self { state, since, streak: 0, failing_since: None, last_failure: None, latency: None }
+        Self {
+            state,
+            since,
+            streak: 0,
+            failing_since: None,
+            last_failure: None,
+            latency: None,
+            falls: 0,
+            held_until: None,
+        }
     }
 
     /// As the API shows it; `detection` is the caller's measure of the last failure.
@@ -241,6 +301,12 @@ impl HealthSnapshot {
             streak: self.streak,
             last_failure: self.last_failure.as_ref().map(|last| last.failure.text.clone()),
             latency_ms: self.latency.map(ms),
+            falls: self.falls,
+            held_ms: self
+                .held_until
+                .map(|until| until.saturating_duration_since(now))
+                .filter(|left| !left.is_zero())
+                .map(ms),
             detection_ms: detection.map(ms),
         }
     }

@@ -6,8 +6,11 @@
 pub mod admission;
 pub mod backend;
 pub mod blocks;
+pub mod capacity;
 mod coverage;
 pub mod explain;
+pub mod freezes;
+pub mod governor;
 pub mod handle;
 pub mod health;
 pub mod node;

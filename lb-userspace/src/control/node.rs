@@ -7,13 +7,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lb_common::abi::{LIST_BLOCK, ServiceRecord};
 
-use super::admission::Admission;
-use super::backend::{Backend, Drain, NewBackend};
+use super::backend::{Backend, Before, Drain, NewBackend};
 use super::health::{HealthSnapshot, HealthState};
 use super::server_ids::ServerIds;
 use super::servers::Servers;
@@ -53,7 +52,17 @@ pub struct Node {
     nat_rows: HashMap<u32, u64>,
     /// The last time backends or servers changed.
     changed_at: Instant,
+    /// A governor waits for the prober's test of itself.
+    wants_test: bool,
+    /// Servers whose link of ours is down.
+    blind: HashSet<IpAddr>,
 }
+
+/// A link that came up needs its neighbours, and perhaps a switch's port, first.
+const LINK_SETTLES: Duration = Duration::from_secs(2);
+
+/// Until it comes up: that is told.
+const WHILE_DOWN: Duration = Duration::from_secs(24 * 3600);
 
 /// What was given up and may be taken again after a grace period.
 #[derive(Debug)]
@@ -82,6 +91,8 @@ impl Node {
             discarded: Discarded::default(),
             nat_rows: HashMap::new(),
             changed_at: Instant::now(),
+            wants_test: false,
+            blind: HashSet::new(),
         }
     }
 
@@ -166,6 +177,7 @@ impl Node {
         let running = &mut self.services[s];
         running.backends[b].health = event.snapshot;
         let steered = running.steer(&mut self.arena, b, Instant::now());
+        self.wants_test |= running.governor.wants_test();
         if !matches!(steered, Ok(false)) {
             self.settles = None;
         }
@@ -180,8 +192,69 @@ impl Node {
         Ok(steered.then_some((s, b)))
     }
 
+    /// Whether a governor waits for the prober's test of itself.
+    #[must_use]
+    pub fn wants_test(&self) -> bool {
+        self.wants_test
+    }
+
+    /// The prober has tested itself: where it passed, those that wait for it decide.
+    pub fn on_self_test(&mut self, has_passed: bool) -> Result<()> {
+        self.settles = None;
+        let now = Instant::now();
+        for running in self.services.iter_mut().filter(|r| r.governor.wants_test()) {
+            if has_passed {
+                running.tested(&mut self.arena, now)?;
+            }
+        }
+        self.wants_test = self.services.iter().any(|r| r.governor.wants_test());
+        Ok(())
+    }
+
+    /// Keeps the health of these services as it is, and lets that of all others act.
+    pub fn set_frozen(&mut self, is_frozen: impl Fn(&str) -> bool) -> Result<()> {
+        self.settles = None;
+        let now = Instant::now();
+        for running in &mut self.services {
+            let is_frozen = is_frozen(&running.config.name);
+            if running.is_frozen() != is_frozen {
+                running.freeze(&mut self.arena, is_frozen, now)?;
+            }
+        }
+        self.wants_test = self.services.iter().any(|r| r.governor.wants_test());
+        Ok(())
+    }
+
+    /// While our own link is down, and until what it did to probes is over, its servers cannot be
+    /// judged.
+    fn note_blind(&mut self, server: IpAddr, is_link_down: bool) -> Result<()> {
+        let now = Instant::now();
+        for running in &mut self.services {
+            let health = &running.config.health;
+            let over = now + health.interval + health.timeout + LINK_SETTLES;
+            let until = if is_link_down { now + WHILE_DOWN } else { over };
+            let mut any = false;
+            for backend in running.backends.iter_mut().filter(|b| b.config.address == server) {
+                backend.blind_until = Some(until);
+                any = true;
+            }
+            if any {
+                self.settles = None;
+                running.judge(&mut self.arena, now)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a next hop.
     pub fn on_next_hop(&mut self, server: IpAddr, hop: Result<NextHop, HopProblem>) -> Result<()> {
+        match &hop {
+            Err(HopProblem::LinkDown { .. }) if self.blind.insert(server) => {
+                self.note_blind(server, true)?;
+            }
+            Ok(_) if self.blind.remove(&server) => self.note_blind(server, false)?,
+            _ => {}
+        }
         if self.servers.set_hop(server, hop)? {
             self.mark_addresses()?;
         }
@@ -343,7 +416,7 @@ impl Node {
             let known = &self.services[at].backends;
             let same =
                 |b: &&Backend| b.config.name == backend.name && b.config.address == backend.address;
-            let before = known.iter().find(same).map(|b| (b.health.clone(), b.admission));
+            let before = known.iter().find(same).map(Backend::hand_on);
             new.push(self.new_backend(service, backend, before, drains, now)?);
         }
         // Replies may come as soon as the table says so.
@@ -363,7 +436,7 @@ impl Node {
         &mut self,
         service: &model::Service,
         backend: &model::Backend,
-        before: Option<(HealthSnapshot, Admission)>,
+        before: Option<Before>,
         drains: &Drains,
         now: Instant,
     ) -> Result<NewBackend> {
@@ -373,7 +446,7 @@ impl Node {
         }
         let probe = self.next_probe;
         self.next_probe += 1;
-        let known = before.as_ref().map_or(HealthState::Unknown, |(health, _)| health.state);
+        let known = before.as_ref().map_or(HealthState::Unknown, |before| before.health.state);
         let health = if is_probed(service) {
             let target = service.probed_at(backend);
             self.prober.spawn(probe, target, service.health.clone(), known)
@@ -385,8 +458,8 @@ impl Node {
             probe,
             server,
             drain: drains.get(&(service.name.clone(), backend.name.clone())).cloned(),
-            admission: before.as_ref().map(|(_, admission)| *admission),
-            health: before.map_or(health, |(health, _)| health),
+            health: before.as_ref().map_or(health, |before| before.health.clone()),
+            before,
             wait_for_health: true,
         })
     }

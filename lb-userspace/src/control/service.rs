@@ -15,7 +15,9 @@ use lb_common::abi::{
 };
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
-use super::backend::{Backend, Counted, NewBackend, want};
+use super::backend::{Backend, Counted, NewBackend};
+use super::governor::{Circumstances, Governor, Kept, Limits, Ruling, Seen};
+use super::health::HealthState;
 use super::rules::{Rule, keep};
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, Member, ServiceTables};
@@ -47,6 +49,11 @@ pub struct Running {
     pub config: model::Service,
     pub backends: Vec<Backend>,
     pub tables: ServiceTables,
+    pub governor: Governor,
+    /// What the governor is told beside the backends.
+    around: Circumstances,
+    /// When it is asked again though nothing has changed.
+    rule_at: Option<Instant>,
     retired: Vec<Retired>,
     /// Backends that leave with the next table.
     leaving: Vec<(u16, Mode)>,
@@ -80,9 +87,12 @@ impl Running {
     ) -> Result<Self> {
         let tables = ServiceTables::new(arena, backends.len())?;
         let mut running = Self {
-            config,
             backends: Vec::new(),
             tables,
+            governor: Governor::new(limits(&config)),
+            around: Circumstances { is_frozen: false, tested_at: None },
+            rule_at: None,
+            config,
             retired: Vec::new(),
             leaving: Vec::new(),
             exceptions: false,
@@ -98,6 +108,7 @@ impl Running {
         running.add(arena, backends, now)?;
         // Nothing is discarded: there was no table before.
         let _ = running.rebuild(arena, now)?;
+        running.judge(arena, now)?;
         Ok(running)
     }
 
@@ -146,17 +157,28 @@ impl Running {
         new: NewBackend,
         now: Instant,
     ) -> Result<()> {
-        let admission = match (new.admission, &new.drain) {
+        let is_up = new.health.state == HealthState::Up;
+        let is_out = !is_up && (new.wait_for_health || new.health.state == HealthState::Down);
+        let is_standby = new.config.backup && !self.governor.uses_backups();
+        let (known, ruling, is_new) = match new.before {
+            Some(before) => (Some(before.admission), before.ruling, before.is_new),
+            None => {
+                let ruling = Ruling { is_out, is_standby, kept: None };
+                (None, ruling, new.wait_for_health && !is_up)
+            }
+        };
+        let admission = match (known, &new.drain) {
             (Some(known), _) => known,
             // It may still have connections from before a restart: as if drained just now.
             (None, Some(drain)) if drain.is_recent(self.config.idle_timeout) => {
                 Admission::draining(now)
             }
-            (None, drain) => {
-                let want = want(new.health.state, true, drain.is_some());
-                let unknown = if new.wait_for_health { Want::Down } else { Want::Serve };
-                Admission::new(want.unwrap_or(unknown), now)
+            (None, Some(_)) if new.health.state != HealthState::Down => {
+                Admission::new(Want::Drain, now)
             }
+            (None, _) if is_out => Admission::new(Want::Down, now),
+            (None, _) if is_standby => Admission::new(Want::Drain, now),
+            (None, _) => Admission::new(Want::Serve, now),
         };
         let mut backend = Backend {
             generation: self.tables.next_generation(&arena.maps, index),
@@ -169,6 +191,10 @@ impl Running {
             server: new.server,
             drain: new.drain,
             health: new.health,
+            ruling,
+            seen: None,
+            is_new,
+            blind_until: None,
             detection: None,
             counted_before: Counted::default(),
         };
@@ -194,6 +220,7 @@ impl Running {
             self.grown_at = Some(now);
         }
         let old = std::mem::replace(&mut self.config, wanted.clone());
+        self.governor.set_limits(limits(&self.config));
         let gone = self.part_with(wanted);
         let weights: HashMap<&str, u16> =
             old.backends.iter().map(|b| (b.name.as_str(), b.weight)).collect();
@@ -218,6 +245,7 @@ impl Running {
             self.retire(arena, backend, now)?;
         }
         self.listen(arena)?;
+        self.judge(arena, now)?;
         Ok((gone, discarded))
     }
 
@@ -414,10 +442,93 @@ impl Running {
     }
 
     /// Takes what probes and operator now say of a backend, and writes its word if that changes
-    /// what it takes. Whether it did.
+    /// what it takes; those of others where it does for them. Whether its own changed.
     pub fn steer(&mut self, arena: &mut Arena, at: usize, now: Instant) -> Result<bool> {
         let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
-        let Some(want) = backend.want() else { return Ok(false) };
+        backend.is_new &= backend.health.state != HealthState::Up;
+        let seen = backend.look(now);
+        let before = backend.seen.replace(seen);
+        if !self.around.is_frozen
+            && let Some(before) = before
+            && let Some(ruling) = self.governor.rule_on(&before, &seen, now)
+        {
+            backend.ruling = ruling;
+            return self.step(arena, at, now);
+        }
+        let phase = backend.admission.phase();
+        self.judge(arena, now)?;
+        Ok(self.backends.get(at).is_some_and(|backend| backend.admission.phase() != phase))
+    }
+
+    /// Has the governor rule on all backends, and writes the words of those for which it makes a
+    /// difference: first of those that come, then of those that go.
+    pub fn judge(&mut self, arena: &mut Arena, now: Instant) -> Result<()> {
+        let seen: Vec<Seen> = self.backends.iter().map(|backend| backend.look(now)).collect();
+        let was = (self.governor.panic_since().is_some(), self.governor.uses_backups());
+        let rulings = self.governor.rule(&seen, self.around, now);
+        self.tell_of_governor(was);
+        for ((backend, seen), ruling) in self.backends.iter_mut().zip(seen).zip(rulings) {
+            backend.seen = Some(seen);
+            if backend.ruling.kept != ruling.kept {
+                tell_of_kept(&self.config.name, &backend.config.name, ruling.kept);
+            }
+            backend.ruling = ruling;
+        }
+        let blind = self.backends.iter().filter_map(|b| b.blind_until).filter(|at| *at > now);
+        let rulings = self.backends.iter().map(|backend| backend.ruling);
+        self.rule_at = self.governor.next(rulings).into_iter().chain(blind).min();
+        for comes in [true, false] {
+            for at in 0..self.backends.len() {
+                let want = self.backends[at].want(self.config.failover.on_down);
+                if (want == Some(Want::Serve)) == comes {
+                    self.step(arena, at, now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_of_governor(&self, (was_panic, had_backups): (bool, bool)) {
+        let service = &self.config.name;
+        let counts = self.governor.last_counts();
+        let (failing, most, of) = (counts.failing, counts.most, counts.counted);
+        match (was_panic, self.governor.panic_since().is_some()) {
+            (false, true) => tracing::error!(
+                %service, failing, most, of,
+                "PANIC: more backends fail than may be out; the service fails open"
+            ),
+            (true, false) => tracing::info!(%service, failing, most, of, "panic is over"),
+            _ => {}
+        }
+        match (had_backups, self.governor.uses_backups()) {
+            (false, true) => tracing::warn!(%service, "too few are well: backups serve"),
+            (true, false) => tracing::info!(%service, "enough are well: backups go into reserve"),
+            _ => {}
+        }
+    }
+
+    /// Keeps all as it is, or no longer, whatever probes find.
+    pub fn freeze(&mut self, arena: &mut Arena, is_frozen: bool, now: Instant) -> Result<()> {
+        self.around.is_frozen = is_frozen;
+        self.judge(arena, now)
+    }
+
+    /// The prober passed its test of itself.
+    pub fn tested(&mut self, arena: &mut Arena, at: Instant) -> Result<()> {
+        self.around.tested_at = Some(at);
+        self.judge(arena, at)
+    }
+
+    /// Whether health is frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.around.is_frozen
+    }
+
+    /// Takes the step that a backend's ruling asks for, if it is not taken. Whether it was now.
+    fn step(&mut self, arena: &mut Arena, at: usize, now: Instant) -> Result<bool> {
+        let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
+        let Some(want) = backend.want(self.config.failover.on_down) else { return Ok(false) };
         let Some(step) = backend.admission.towards(want, now) else { return Ok(false) };
         if step.from == Phase::Down && backend.mode != Mode::Nat && keep(Rule::DeadIsVoid) {
             // What was recorded to it stays void: the flows have moved. Not when it fails: a packet
@@ -433,6 +544,9 @@ impl Running {
 
     /// Settles what has been in transition for long enough, and ends shadows.
     pub fn settle(&mut self, arena: &mut Arena, now: Instant) -> Result<Discarded> {
+        if self.rule_at.is_some_and(|at| at <= now) {
+            self.judge(arena, now)?;
+        }
         let pace = self.pace_of();
         for at in 0..self.backends.len() {
             if let Some(step) = self.backends[at].admission.settle(now, pace) {
@@ -499,7 +613,7 @@ impl Running {
     fn pace_of(&self) -> Pace {
         let idle = self.config.idle_timeout;
         let idle = if keep(Rule::TransitionLasts) { idle } else { idle / 8 };
-        Pace { idle, slow_start: self.config.slow_start }
+        Pace { idle, slow_start: self.config.slow_start, ramp: self.config.slow_start_curve }
     }
 
     /// When [`Self::settle`] has something to do.
@@ -510,7 +624,7 @@ impl Running {
         let grown = self.backends.iter().any(grows).then(|| self.paced_at + GROWTH);
         let settled = self.backends.iter().filter_map(|b| b.admission.settles_at(pace)).min();
         let ends = self.tables.shadows_end_at(pace.idle);
-        settled.into_iter().chain(grown).chain(ends).min()
+        settled.into_iter().chain(grown).chain(ends).chain(self.rule_at).min()
     }
 
     /// What a sweep of the flow table must know.
@@ -677,6 +791,25 @@ impl Running {
             spares.extend(self.backends.iter().filter(serves).map(|b| b.index).take(most));
         }
         self.tables.set_spares(&arena.maps, &spares)
+    }
+}
+
+/// What of a service the governor goes by.
+fn limits(service: &model::Service) -> Limits {
+    let failover = &service.failover;
+    Limits {
+        total: failover.max_removed,
+        in_window: failover.max_removed_in_window,
+        window: failover.window,
+        backup_below: failover.backup_below,
+        backup_return: failover.backup_return,
+    }
+}
+
+fn tell_of_kept(service: &str, backend: &str, kept: Option<Kept>) {
+    match kept {
+        Some(kept) => tracing::warn!(service, backend, why = %kept, "fails, and is kept"),
+        None => tracing::info!(service, backend, "no longer kept against its probes"),
     }
 }
 

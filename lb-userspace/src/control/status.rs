@@ -5,7 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lb_common::abi::Word;
 use lb_common::verdict::{Event, Verdict};
 
+use super::admission::Phase;
 use super::backend::Backend;
+use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
 use crate::config::model::{self, Probe};
@@ -13,7 +15,7 @@ use crate::dataplane::features::names;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{self, mac_text};
 use crate::report::{
-    self, Admin, Counters, HealthState, NamedCount, NextHop, Status, Warning, long_age,
+    self, Absence, Admin, Counters, HealthState, NamedCount, NextHop, Status, Warning, long_age,
 };
 
 /// What the daemon knows beside the node.
@@ -22,13 +24,14 @@ pub struct About<'a> {
     pub revision: u64,
     pub started: Instant,
     pub interfaces: &'a [report::Interface],
+    pub freezes: &'a Freezes,
 }
 
 /// The whole status.
 #[must_use]
 pub fn status(node: &Node, about: &About<'_>) -> Status {
     let services: Vec<report::Service> =
-        node.services.iter().map(|running| service(node, running)).collect();
+        node.services.iter().map(|running| service(about, node, running)).collect();
     let mut counters = counters(&node.arena.maps);
     counters.sent += node.arena.maps.sent(node.arena.rows_used());
     Status {
@@ -43,7 +46,7 @@ pub fn status(node: &Node, about: &About<'_>) -> Status {
     }
 }
 
-fn service(node: &Node, running: &Running) -> report::Service {
+fn service(about: &About<'_>, node: &Node, running: &Running) -> report::Service {
     let maps = &node.arena.maps;
     let new = |b: &Backend| running.counted(maps, b).new_flows;
     let new_flows: u64 = running.backends.iter().map(new).sum();
@@ -57,6 +60,9 @@ fn service(node: &Node, running: &Running) -> report::Service {
         marked_slots: running.tables.marked_slots().0,
         shadowed_slots: running.tables.marked_slots().1,
         coverage_violations: running.violations,
+        panic: panic(running),
+        uses_backups: running.governor.uses_backups(),
+        frozen: about.freezes.of(&running.config.name).cloned(),
         backends_serving: u32::try_from(running.serving()).unwrap_or(u32::MAX),
         backends_total: u32::try_from(running.backends.len()).unwrap_or(u32::MAX),
         packets: backends.iter().map(|b| b.packets).sum(),
@@ -64,6 +70,17 @@ fn service(node: &Node, running: &Running) -> report::Service {
         new_flows,
         backends,
     }
+}
+
+fn panic(running: &Running) -> Option<report::Panic> {
+    let counts = running.governor.last_counts();
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    running.governor.panic_since().map(|since| report::Panic {
+        since_ms: ms(since.elapsed()),
+        counted: number(counts.counted),
+        failing: number(counts.failing),
+        may_be_out: number(counts.most),
+    })
 }
 
 fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> report::Backend {
@@ -78,15 +95,11 @@ fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> rep
         port: backend.config.port,
         weight: backend.config.weight,
         health: backend.health.report(now, backend.detection),
-        admin: match &backend.drain {
-            None => Admin::Ready,
-            Some(drain) => Admin::Drain {
-                reason: drain.reason.clone(),
-                actor: drain.actor.clone(),
-                since_ms: epoch_ms().saturating_sub(drain.at_ms),
-            },
-        },
+        admin: admin(backend, epoch_ms()),
         state: backend.state(),
+        backup: backend.config.backup,
+        excluded: excluded(backend),
+        kept: backend.ruling.kept.map(|kept| kept.to_string()),
         admit: f64::from(backend.word().admit()) / f64::from(Word::FULL),
         expected: running.tables.share(backend.index),
         share,
@@ -96,6 +109,39 @@ fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> rep
         flows: node.flows(running, backend),
         next_hop: next_hop(node, backend),
     }
+}
+
+fn admin(backend: &Backend, now_ms: u64) -> Admin {
+    let Some(drain) = &backend.drain else { return Admin::Ready };
+    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let absence = Absence {
+        reason: drain.reason.clone(),
+        actor: drain.actor.clone(),
+        since_ms: now_ms.saturating_sub(drain.at_ms),
+        ends_in_ms: drain.until_ms.map(|until| signed(until) - signed(now_ms)),
+    };
+    if drain.maintenance { Admin::Maintenance(absence) } else { Admin::Drain(absence) }
+}
+
+/// Why a backend takes no new flows, if it takes none: each has a reason.
+fn excluded(backend: &Backend) -> Option<String> {
+    if matches!(backend.admission.phase(), Phase::Serving | Phase::Returning) {
+        return None;
+    }
+    let failure = backend.health.last_failure.as_ref().map(|last| last.failure.text.as_str());
+    Some(match (&backend.drain, backend.health.state) {
+        (Some(drain), _) => {
+            let what = if drain.maintenance { "in maintenance" } else { "drained" };
+            let reason = drain.reason.as_ref().map(|reason| format!(": {reason}"));
+            format!("{what} by {}{}", drain.actor, reason.unwrap_or_default())
+        }
+        (None, HealthState::Down) => failure.unwrap_or("its probes fail").to_owned(),
+        (None, HealthState::Unknown) => "its probes have not passed yet".to_owned(),
+        (None, HealthState::Up) if backend.ruling.is_standby => {
+            "a backup: enough of the others are well".to_owned()
+        }
+        (None, HealthState::Up) => "health is frozen since before it was up".to_owned(),
+    })
 }
 
 fn next_hop(node: &Node, backend: &Backend) -> NextHop {
@@ -169,7 +215,10 @@ fn warnings(about: &About<'_>, node: &Node, services: &[report::Service]) -> Vec
         });
     }
     for (service, backend) in all() {
-        let Admin::Drain { reason, actor, since_ms } = &backend.admin else { continue };
+        let (Admin::Drain(absence) | Admin::Maintenance(absence)) = &backend.admin else {
+            continue;
+        };
+        let Absence { reason, actor, since_ms, .. } = absence;
         let subject = format!("{}/{}", service.name, backend.name);
         let since = long_age(*since_ms);
         let reason = reason.as_ref().map_or(String::new(), |reason| format!(" (\"{reason}\")"));

@@ -15,6 +15,7 @@ use super::{check_nat_ports, needed};
 use crate::config::{self, Config};
 use crate::control::backend::Drain;
 use crate::control::blocks::check_harmless;
+use crate::control::capacity;
 use crate::control::explain::explain;
 use crate::control::handle::{Actor, BackendChange, BlockChange, Request};
 use crate::control::node::{Node, Resting};
@@ -22,8 +23,8 @@ use crate::control::status::{About, epoch_ms, status};
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::dataplane::grace;
 use crate::net::{NextHopEvent, TooBig};
-use crate::probe::{BATCH, ProbeEvent};
-use crate::report::{Block, Changed, Error, ErrorKind, Interface};
+use crate::probe::{BATCH, ProbeEvent, self_test};
+use crate::report::{Block, Changed, Error, ErrorKind, Freeze, Interface, long_age};
 use crate::store::{State, Store};
 
 /// Where events come from.
@@ -55,6 +56,8 @@ impl Signals {
 
 /// How often idle NAT connections are looked for, and settled changes swept, at the least.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Between two tests of the prober by itself.
+const RETEST: Duration = Duration::from_millis(500);
 /// The share of time that sweeping may take: a large table is swept less often.
 const SWEEP_SHARE: u32 = 20;
 
@@ -70,6 +73,9 @@ pub(super) struct ControlLoop {
     grace: Option<JoinHandle<Resting>>,
     sweep: Option<JoinHandle<Result<Swept>>>,
     sweep_at: Instant,
+    /// The prober's test of itself, while it runs, and when the next may.
+    test: Option<JoinHandle<Result<()>>>,
+    test_at: Instant,
 }
 
 /// What a sweep brought home.
@@ -90,8 +96,20 @@ impl ControlLoop {
         let interfaces = plane.interfaces();
         let started = Instant::now();
         let sweep_at = started + SWEEP;
-        let (grace, sweep) = (None, None);
-        Self { node, plane, store, state, file, interfaces, started, grace, sweep, sweep_at }
+        Self {
+            node,
+            plane,
+            store,
+            state,
+            file,
+            interfaces,
+            started,
+            grace: None,
+            sweep: None,
+            sweep_at,
+            test: None,
+            test_at: started,
+        }
     }
 
     /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
@@ -101,7 +119,8 @@ impl ControlLoop {
         let mut results = Vec::with_capacity(BATCH);
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
-            let block_end = self.next_block_end();
+            let end = self.next_end();
+            let tests = self.node.wants_test() && self.test.is_none();
             let done = tokio::select! {
                 // In this order: an end before all, and failures before what can wait.
                 biased;
@@ -113,10 +132,12 @@ impl ControlLoop {
                 }
                 Some(event) = hops.recv() => self.on_hop(event),
                 Some(message) = too_big.recv() => self.node.on_too_big(message),
+                tested = finished(&mut self.test) => self.on_tested(tested),
+                () = sleep_until(self.test_at), if tests => { self.begin_test(); Ok(()) }
                 _ = signals.hangup.recv() => { self.on_hangup().await; Ok(()) }
                 Some(request) = requests.recv() => { self.on_request(request).await; Ok(()) }
                 () = sleep_until(clock) => self.node.on_clock(),
-                () = sleep_until(block_end) => self.end_blocks(),
+                () = sleep_until(end) => self.end_what_is_over(),
                 resting = finished(&mut self.grace) => resting.and_then(|r| self.node.rested(r)),
                 swept = finished(&mut self.sweep) => self.on_swept(swept),
                 () = sleep_until(self.sweep_at), if self.sweep.is_none() => {
@@ -189,6 +210,7 @@ impl ControlLoop {
                     revision: self.state.revision,
                     started: self.started,
                     interfaces: &self.interfaces,
+                    freezes: &self.state.freezes,
                 };
                 let _ = reply.send(Ok(status(&self.node, &about)));
             }
@@ -203,8 +225,17 @@ impl ControlLoop {
             Request::Reload { actor, reply } => {
                 let _ = reply.send(self.reload(&actor).await);
             }
-            Request::Backend { service, change, actor, reply } => {
-                let _ = reply.send(self.change_backend(&service, change, &actor).await);
+            Request::Backend { service, change, force, actor, reply } => {
+                let _ = reply.send(self.change_backend(&service, change, force, &actor).await);
+            }
+            Request::Freeze { service, reason, lasts, actor, reply } => {
+                let now = epoch_ms();
+                let until_ms = now.saturating_add(milliseconds(lasts));
+                let freeze = Freeze { service, reason, actor, since_ms: now, until_ms };
+                let _ = reply.send(self.freeze(freeze));
+            }
+            Request::Thaw { service, actor, reply } => {
+                let _ = reply.send(self.thaw(service.as_deref(), &actor));
             }
             Request::Blocks(reply) => {
                 let _ = reply.send(Ok(self.state.blocks.entries().to_vec()));
@@ -248,14 +279,20 @@ impl ControlLoop {
         &mut self,
         service: &str,
         change: BackendChange,
+        force: bool,
         actor: &Actor,
     ) -> Result<Changed, Error> {
         let config = config::apply_backend_change(&self.state.config, service, &change)?;
+        if !force {
+            self.check_capacity(service, &change)?;
+        }
         let mut state = self.state.clone();
         let (name, drain) = match change {
-            BackendChange::Drain { name, reason } => {
-                let drain = Drain { reason, actor: actor.clone(), at_ms: epoch_ms() };
-                (name, Some(drain))
+            BackendChange::Drain { name, reason, lasts, maintenance } => {
+                let at_ms = epoch_ms();
+                let until_ms = lasts.map(|time| at_ms.saturating_add(milliseconds(time)));
+                let actor = actor.clone();
+                (name, Some(Drain { reason, actor, at_ms, until_ms, maintenance }))
             }
             BackendChange::Ready { name } => (name, None),
             BackendChange::Add(_) | BackendChange::Remove { .. } | BackendChange::Weight { .. } => {
@@ -267,7 +304,11 @@ impl ControlLoop {
         if !state.set_drain(service, &name, drain.clone()) {
             return Ok(changed);
         }
-        let what = if drain.is_some() { "draining" } else { "ready" };
+        let what = match &drain {
+            Some(drain) if drain.maintenance => "in maintenance",
+            Some(_) => "draining",
+            None => "ready",
+        };
         let reason = drain.as_ref().and_then(|drain| drain.reason.clone());
         self.node
             .set_drain(service, &name, drain)
@@ -287,6 +328,79 @@ impl ControlLoop {
         Ok(changed)
     }
 
+    /// Refuses to take out what a service cannot spare.
+    fn check_capacity(&self, service: &str, change: &BackendChange) -> Result<(), Error> {
+        let (BackendChange::Remove { name } | BackendChange::Drain { name, .. }) = change else {
+            return Ok(());
+        };
+        let running = self.node.services.iter().find(|r| r.config.name == service);
+        match running.and_then(|running| capacity::missed(running, name)) {
+            Some(missed) => {
+                Err(Error::new(ErrorKind::Refused, missed, "use --force to do it anyway"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn freeze(&mut self, freeze: Freeze) -> Result<Changed, Error> {
+        if let Some(service) = &freeze.service {
+            config::find_service(&self.state.config, service)?;
+        }
+        let what = frozen_words(freeze.service.as_deref());
+        let change = format!("{what}: frozen for {}", long_age(freeze.until_ms - freeze.since_ms));
+        tracing::info!(actor = freeze.actor, reason = freeze.reason, %change, "health");
+        self.state.freezes.add(freeze);
+        let mut changed = Changed { changes: vec![change], ..self.unchanged() };
+        self.freezes_changed(&mut changed)?;
+        Ok(changed)
+    }
+
+    fn thaw(&mut self, service: Option<&str>, actor: &str) -> Result<Changed, Error> {
+        if let Some(service) = service {
+            config::find_service(&self.state.config, service)?;
+        }
+        let mut changed = self.unchanged();
+        for freeze in self.state.freezes.remove(service) {
+            let change = format!("{}: thawed", frozen_words(freeze.service.as_deref()));
+            tracing::info!(%actor, %change, "health");
+            changed.changes.push(change);
+        }
+        if let Some(service) = service.filter(|service| self.state.freezes.of(service).is_some()) {
+            changed.warnings.push(format!("{service} is frozen still, as all services are"));
+        }
+        self.freezes_changed(&mut changed)?;
+        Ok(changed)
+    }
+
+    fn freezes_changed(&mut self, changed: &mut Changed) -> Result<(), Error> {
+        self.set_frozen().map_err(|error| failed(ErrorKind::Internal, &error))?;
+        self.save(changed);
+        Ok(())
+    }
+
+    fn set_frozen(&mut self) -> Result<()> {
+        let freezes = &self.state.freezes;
+        self.node.set_frozen(|service| freezes.of(service).is_some())
+    }
+
+    fn begin_test(&mut self) {
+        let interfaces = self.state.config.node.interfaces.clone();
+        self.test = Some(tokio::spawn(async move { self_test(&interfaces).await }));
+    }
+
+    fn on_tested(&mut self, tested: Result<Result<()>>) -> Result<()> {
+        self.test_at = Instant::now() + RETEST;
+        let tested = tested?;
+        if let Err(error) = &tested {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "most backends of a service fail at once, and so does the prober's test of itself: \
+                 none is taken out"
+            );
+        }
+        self.node.on_self_test(tested.is_ok())
+    }
+
     async fn change_blocks(
         &mut self,
         change: BlockChange,
@@ -300,8 +414,7 @@ impl ControlLoop {
                 if let Some(local) = local {
                     check_harmless(prefix, &self.backends(), &local)?;
                 }
-                let lasts = lasts.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-                let until_ms = lasts.map(|time| now.saturating_add(time));
+                let until_ms = lasts.map(|time| now.saturating_add(milliseconds(time)));
                 let actor = actor.clone();
                 let new = Block { prefix, reason, actor, since_ms: now, until_ms };
                 blocks.add(new).then(|| format!("{prefix}: blocked"))
@@ -335,11 +448,26 @@ impl ControlLoop {
             .collect()
     }
 
-    /// When a block ends by itself. An hour at most: the clock of the day may be set meanwhile.
-    fn next_block_end(&self) -> Instant {
-        let ends = self.state.blocks.next_end();
+    /// When a block or a freeze ends by itself. An hour at most: the clock of the day may be set
+    /// meanwhile.
+    fn next_end(&self) -> Instant {
+        let ends = self.state.blocks.next_end().into_iter().chain(self.state.freezes.next_end());
+        let ends = ends.min();
         let left = ends.map(|end| Duration::from_millis(end.saturating_sub(epoch_ms())));
         left.map_or_else(far_away, |left| far_away().min(Instant::now() + left.min(FAR)))
+    }
+
+    fn end_what_is_over(&mut self) -> Result<()> {
+        let thawed = self.state.freezes.expire(epoch_ms());
+        for freeze in &thawed {
+            let what = frozen_words(freeze.service.as_deref());
+            tracing::info!(%what, "health acts again: the time of its freeze ended");
+        }
+        if !thawed.is_empty() {
+            self.set_frozen()?;
+            self.store.write(&self.state)?;
+        }
+        self.end_blocks()
     }
 
     fn end_blocks(&mut self) -> Result<()> {
@@ -373,6 +501,9 @@ impl ControlLoop {
             return Err(failed(ErrorKind::Refused, &error));
         }
         self.state = state;
+        if let Err(error) = self.set_frozen() {
+            not_handled(&error);
+        }
         for change in &changes {
             tracing::info!(%actor, revision = self.state.revision, %change, "configuration");
         }
@@ -444,6 +575,15 @@ impl ControlLoop {
         }
         self.node.nat_swept(swept.nat, swept.began)
     }
+}
+
+/// What a freeze is on.
+fn frozen_words(service: Option<&str>) -> String {
+    service.map_or("all services".into(), |service| format!("service {service}"))
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The task's result; never, while there is no task.

@@ -62,6 +62,7 @@ async fn serve(options: RunOptions) -> Result<()> {
     let mut node = Node::new(maps, state.config.node.clone(), prober, resolver);
     node.apply(&state.config, &state.drains(), true)?;
     node.set_blocked(state.blocks.prefixes())?;
+    node.set_frozen(|service| state.freezes.of(service).is_some())?;
     first_hops(&mut node, &mut hops).await?;
 
     let (_path_mtus, too_big) = PathMtuListener::start(state.config.node.gue_port)
@@ -140,6 +141,7 @@ fn resume(state: Option<State>, wanted: Config) -> Result<State> {
     for ended in state.blocks.expire(epoch_ms()) {
         tracing::info!(prefix = %ended.prefix, "no longer blocked: its time ended");
     }
+    state.freezes.expire(epoch_ms());
     config::validate(&state.config).context("the stored configuration")?;
     Ok(state)
 }

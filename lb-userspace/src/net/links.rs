@@ -19,6 +19,13 @@ pub async fn devices(names: &[String]) -> Result<Vec<Link>> {
     Ok(super::devices::devices(names, &links)?)
 }
 
+/// The first of these interfaces that is down or has no carrier, if one is.
+pub async fn first_down(names: &[String]) -> Result<Option<String>> {
+    let links = Netlink::open()?.links().await.context("cannot list the network interfaces")?;
+    let is_down = |name: &&String| links.values().any(|link| link.name == **name && !link.up);
+    Ok(names.iter().find(is_down).cloned())
+}
+
 /// All addresses of this host, of every interface.
 pub async fn local_addresses() -> Result<BTreeSet<IpAddr>> {
     let addresses = Netlink::open()?.addresses().await;

@@ -19,7 +19,7 @@ pub(crate) mod testbed;
 pub use devices::{InterfaceProblem, VlanProblem};
 pub use facts::{Link, Vlan};
 pub use hop::{HopProblem, NextHop, Remote};
-pub use links::{devices, ip_local_port_range, local_addresses};
+pub use links::{devices, first_down, ip_local_port_range, local_addresses};
 pub use path_mtu::{LIFETIME as PATH_MTU_LIFETIME, PathMtuListener, PathMtus, TooBig};
 pub use resolver::{NextHopEvent, Resolver};
 

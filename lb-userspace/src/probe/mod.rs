@@ -7,6 +7,7 @@
 mod connect;
 mod http;
 mod prober;
+mod self_test;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use crate::config::model::Probe;
 pub use crate::control::health::{Failure, FailureKind, ProbeResult, Success};
 pub use prober::{BATCH, Key, ProbeEvent, Prober};
+pub use self_test::self_test;
 
 /// Asks `target` once; `timeout` covers connecting and the answer together.
 pub async fn probe(target: SocketAddr, probe: &Probe, timeout: Duration) -> ProbeResult {

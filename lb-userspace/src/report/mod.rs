@@ -61,6 +61,15 @@ pub struct Service {
     /// Recorded flows that packets would have missed, since the start: anything but 0 is a bug.
     #[serde(default)]
     pub coverage_violations: u64,
+    /// More backends fail than may be out: it fails open.
+    #[serde(default)]
+    pub panic: Option<Panic>,
+    /// Backups serve, as too few of the others are well.
+    #[serde(default)]
+    pub uses_backups: bool,
+    /// Its backends stay as they are, whatever probes find.
+    #[serde(default)]
+    pub frozen: Option<Freeze>,
     pub backends_serving: u32,
     pub backends_total: u32,
     pub packets: u64,
@@ -81,6 +90,15 @@ pub struct Backend {
     pub admin: Admin,
     /// What the dataplane does with it now: `serving`, `draining`, `drained`, `down`, `returning`.
     pub state: BackendState,
+    /// In reserve until too few of the others are well.
+    #[serde(default)]
+    pub backup: bool,
+    /// Why it takes no new flows, if it takes none.
+    #[serde(default)]
+    pub excluded: Option<String>,
+    /// Why it takes some though its probes fail.
+    #[serde(default)]
+    pub kept: Option<String>,
     /// Share of its new flows it takes now, 0 to 1.
     pub admit: f64,
     /// Share of the table's slots.
@@ -118,6 +136,12 @@ pub struct Health {
     pub latency_ms: Option<f64>,
     /// First failing probe to the word written, of the last failure.
     pub detection_ms: Option<f64>,
+    /// How often it went down without being up for long in between.
+    #[serde(default)]
+    pub falls: u32,
+    /// How much longer it is held down, whatever its probes say: it went up and down too often.
+    #[serde(default)]
+    pub held_ms: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,12 +156,45 @@ pub enum HealthState {
 #[serde(rename_all = "lowercase", tag = "state")]
 pub enum Admin {
     Ready,
-    Drain {
-        reason: Option<String>,
-        actor: String,
-        /// Milliseconds since it was asked for.
-        since_ms: u64,
-    },
+    Drain(Absence),
+    Maintenance(Absence),
+}
+
+/// By whom and why a backend is taken out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    pub reason: Option<String>,
+    pub actor: String,
+    /// Milliseconds since it was asked for.
+    pub since_ms: u64,
+    /// Milliseconds until it is to be taken back; negative where that is past.
+    #[serde(default)]
+    pub ends_in_ms: Option<i64>,
+}
+
+/// A service that fails open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Panic {
+    pub since_ms: u64,
+    /// Backends that count: ready, and once found up.
+    pub counted: u32,
+    /// Those of them that fail.
+    pub failing: u32,
+    /// How many of them may be out.
+    pub may_be_out: u32,
+}
+
+/// Health that does not act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// All services if none.
+    pub service: Option<String>,
+    pub reason: Option<String>,
+    pub actor: String,
+    /// Since the epoch, as is the next.
+    pub since_ms: u64,
+    /// When it ends by itself.
+    pub until_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -293,9 +350,14 @@ pub(crate) fn sample() -> Status {
             last_failure: None,
             latency_ms: Some(0.4),
             detection_ms: None,
+            falls: 0,
+            held_ms: None,
         },
         admin: Admin::Ready,
         state: BackendState::Serving,
+        backup: false,
+        excluded: None,
+        kept: None,
         admit: 1.0,
         expected: 0.5,
         share: 0.5,
@@ -343,6 +405,9 @@ pub(crate) fn sample() -> Status {
             marked_slots: 0,
             shadowed_slots: 0,
             coverage_violations: 0,
+            panic: None,
+            uses_backups: false,
+            frozen: None,
             backends_serving: 1,
             backends_total: 3,
             packets: 81_234,

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, to_toml};
 use crate::control::backend::Drain;
 use crate::control::blocks::Blocks;
+use crate::control::freezes::Freezes;
 use crate::control::node::Drains;
 
 /// Raised when the file's shape changes.
@@ -41,6 +42,9 @@ pub struct State {
     /// Who is kept out of every service.
     #[serde(default)]
     pub blocks: Blocks,
+    /// Where health does not act.
+    #[serde(default)]
+    pub freezes: Freezes,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -129,6 +133,7 @@ impl State {
             taken,
             drains: Vec::new(),
             blocks: Blocks::default(),
+            freezes: Freezes::default(),
         })
     }
 
@@ -182,7 +187,11 @@ impl State {
         let is_it = |d: &StoredDrain| d.service == service && d.backend == backend;
         let was = self.drains.iter().find(|d| is_it(d));
         let same = match (was, &drain) {
-            (Some(was), Some(drain)) => drain.reason.is_none() || was.drain.reason == drain.reason,
+            (Some(was), Some(drain)) => {
+                let same_reason = drain.reason.is_none() || was.drain.reason == drain.reason;
+                let same_end = drain.until_ms.is_none() || was.drain.until_ms == drain.until_ms;
+                same_reason && same_end && was.drain.maintenance == drain.maintenance
+            }
             (was, drain) => was.is_some() == drain.is_some(),
         };
         if same {
@@ -245,7 +254,13 @@ backends = [{{ name = "web-01", address = "10.0.0.11", weight = {weight} }}]
     }
 
     fn drain() -> Drain {
-        Drain { reason: Some("kernel".into()), actor: "uid 0".into(), at_ms: 7 }
+        Drain {
+            reason: Some("kernel".into()),
+            actor: "uid 0".into(),
+            at_ms: 7,
+            until_ms: None,
+            maintenance: false,
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::format::{count, percent, safe_line, wrap};
 use super::table::Table;
-use crate::report::{Admin, Backend, BackendState, HealthState, Service, Status};
+use crate::report::{Absence, Admin, Backend, BackendState, HealthState, Service, Status};
 use crate::report::{age, long_age};
 
 /// An earlier status, to show rates instead of totals.
@@ -175,7 +175,8 @@ fn health(backend: &Backend) -> String {
 /// Who drained it and why; why it can't be reached.
 fn note(service: &str, backend: &Backend, width: usize, out: &mut String) {
     let name = format!("{service}/{}", backend.name);
-    if let Admin::Drain { reason, actor, since_ms } = &backend.admin {
+    if let Admin::Drain(absence) | Admin::Maintenance(absence) = &backend.admin {
+        let Absence { reason, actor, since_ms, .. } = absence;
         let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let flows = match backend.flows {
             Some(flows) => format!(", {} flows left", count(flows)),

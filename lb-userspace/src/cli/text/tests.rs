@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::report::{Admin, Status, sample};
+use crate::report::{Absence, Admin, Status, sample};
 
 #[test]
 fn status_opens_with_what_is_wrong() {
@@ -32,11 +32,12 @@ DROPPED
 
 fn drained() -> Status {
     let mut status = sample();
-    status.services[0].backends[2].admin = Admin::Drain {
+    status.services[0].backends[2].admin = Admin::Drain(Absence {
         reason: Some("kernel test".into()),
         actor: "uid 1000".into(),
         since_ms: 9 * 86_400_000,
-    };
+        ends_in_ms: None,
+    });
     status
 }
 

@@ -7,6 +7,7 @@ use crate::config::place::{Gaps, Place, Problem};
 use crate::config::value::format_duration;
 
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_IN_A_ROW: u32 = 100;
 const LONGEST_TEXT: usize = 1024;
@@ -93,6 +94,20 @@ fn times(health: &Health, add: &mut impl FnMut(&'static str, String, &str)) {
         } else if !whole_milliseconds(value) {
             add(key, format!("`{key}` has a fraction of a millisecond"), "use whole milliseconds");
         }
+    }
+    for (key, value) in [("hold_down", health.hold_down), ("hold_down_max", health.hold_down_max)] {
+        if value > LONGEST_HOLD || !whole_milliseconds(value) {
+            let message = format!("`{key}` must be 0s to {}", format_duration(LONGEST_HOLD));
+            add(key, message, "1s and 1m, the defaults, suit most services; 0s is off");
+        }
+    }
+    if health.hold_down > health.hold_down_max {
+        let message = format!(
+            "`hold_down` ({}) is longer than `hold_down_max` ({})",
+            format_duration(health.hold_down),
+            format_duration(health.hold_down_max)
+        );
+        add("hold_down", message, "it is the first and shortest of the times: shorten it");
     }
     if health.fast_interval > health.interval && health.interval >= Health::SHORTEST {
         let message = format!(

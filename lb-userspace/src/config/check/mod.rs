@@ -5,6 +5,7 @@
 mod across;
 mod address;
 mod backend;
+mod failover;
 mod features;
 mod health;
 mod node;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::address::{shortest, unusable_prefix};
 use super::health::whole_milliseconds;
-use super::{backend, features, name};
+use super::{backend, failover, features, name};
 use crate::config::model::{Frontend, Ports, Service};
 use crate::config::place::{Gaps, Place, Problem};
 
@@ -35,6 +35,7 @@ pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec
     for (l, frontend) in service.listen.iter().enumerate() {
         listen(Place::Listen(s, l), frontend, problems);
     }
+    failover::check(s, service, gaps, problems);
     features::check(s, service, gaps, problems);
     backend::check(s, service, gaps, problems);
 }

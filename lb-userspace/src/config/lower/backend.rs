@@ -35,6 +35,7 @@ impl Lowering {
         };
         let port = raw.port.and_then(|port| self.port(key("port"), port));
         let weight = raw.weight.map_or(1, |weight| to_u16(self.open(key("weight"), weight)));
+        let backup = raw.backup.is_some_and(|backup| self.open(key("backup"), backup));
         let server_id = raw.server_id.and_then(|text| {
             let id = self.parse(key("server_id"), &text);
             if id.is_none() {
@@ -42,6 +43,6 @@ impl Lowering {
             }
             id
         });
-        Some(Backend { name: name?, address: address?, port, weight, server_id })
+        Some(Backend { name: name?, address: address?, port, weight, backup, server_id })
     }
 }

@@ -45,6 +45,12 @@ impl Lowering {
             timeout: self.duration(key("timeout"), raw.timeout, default.timeout),
             rise: raw.rise.map_or(default.rise, |n| to_u32(self.open(key("rise"), n))),
             fall: raw.fall.map_or(default.fall, |n| to_u32(self.open(key("fall"), n))),
+            hold_down: self.duration(key("hold_down"), raw.hold_down, default.hold_down),
+            hold_down_max: self.duration(
+                key("hold_down_max"),
+                raw.hold_down_max,
+                default.hold_down_max,
+            ),
             probe: self.probe(s, keys, default.probe),
         }
     }

@@ -4,6 +4,7 @@
 //! still run over all the rest. What the values *mean* together is `check`'s business.
 
 mod backend;
+mod failover;
 mod health;
 mod node;
 mod service;

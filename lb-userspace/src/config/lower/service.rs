@@ -7,8 +7,8 @@ use toml::Spanned;
 
 use super::{Lowering, to_u8, to_u16};
 use crate::config::model::{
-    Backend, Frontend, HashPolicy, Health, Mode, Probe, Protocol, Quic, RateLimit, Service, Track,
-    UdpPolicy,
+    Backend, Failover, Frontend, HashPolicy, Health, Mode, Probe, Protocol, Quic, Ramp, RateLimit,
+    Service, Track, UdpPolicy,
 };
 use crate::config::place::Place;
 use crate::config::raw::{RawBackend, RawQuic, RawRateLimit, RawService};
@@ -21,6 +21,7 @@ const HASHES: [(&str, HashPolicy); 3] = [
     ("addresses", HashPolicy::Addresses),
 ];
 const TRACKS: [(&str, Track); 2] = [("exceptions", Track::Exceptions), ("always", Track::Always)];
+const RAMPS: [(&str, Ramp); 2] = [("linear", Ramp::Linear), ("exponential", Ramp::Exponential)];
 const UDP_POLICIES: [(&str, UdpPolicy); 2] =
     [("packet", UdpPolicy::Packet), ("flow", UdpPolicy::Flow)];
 
@@ -54,6 +55,16 @@ impl Lowering {
             idle_timeout: self.duration(key("idle_timeout"), raw.idle_timeout, Service::IDLE),
             udp_timeout: self.duration(key("udp_timeout"), raw.udp_timeout, Service::UDP_IDLE),
             slow_start: self.duration(key("slow_start"), raw.slow_start, Duration::ZERO),
+            slow_start_curve: self.policy(
+                key("slow_start_curve"),
+                raw.slow_start_curve,
+                "a curve",
+                &RAMPS,
+            ),
+            failover: match raw.failover {
+                Some(failover) => self.failover(s, failover),
+                None => Failover::default(),
+            },
             hash: self.policy(key("hash"), raw.hash, "a hash policy", &HASHES),
             track: self.policy(key("track"), raw.track, "a way to track flows", &TRACKS),
             udp: self.policy(key("udp"), raw.udp, "a policy for UDP", &UDP_POLICIES),
@@ -100,7 +111,7 @@ impl Lowering {
         })
     }
 
-    fn policy<T: Copy + Default>(
+    pub(super) fn policy<T: Copy + Default>(
         &mut self,
         place: Place,
         raw: Option<Spanned<String>>,

@@ -14,6 +14,8 @@ fn policy(rise: u32, fall: u32) -> Policy {
         fast_interval: Duration::from_millis(FAST),
         rise,
         fall,
+        hold_down: Duration::ZERO,
+        hold_down_max: Duration::from_secs(60),
     }
 }
 
@@ -69,9 +71,9 @@ fn check(name: &str, start: HealthState, events: &str, states: &str, next: &str)
 fn events_move_the_state_as_drawn() {
     use HealthState::{Down, Unknown, Up};
     let rows = [
-        ("first success brings it up at once", Unknown, "+", "U", "n"),
+        ("unknown needs `rise` successes", Unknown, "++", "?U", "fn"),
         ("unknown needs `fall` failures", Unknown, "---", "??D", "ffn"),
-        ("unknown, interrupted", Unknown, "--+", "??U", "ffn"),
+        ("unknown, interrupted", Unknown, "--++", "???U", "fffn"),
         ("up, three strikes", Up, "+---", "UUUD", "nffn"),
         ("up, two strikes and back", Up, "--+--", "UUUUU", "ffnff"),
         ("a success starts the count anew", Up, "--+---", "UUUUUD", "ffnffn"),
@@ -138,6 +140,73 @@ fn reconfiguring_keeps_the_state_of_the_same_server_only() {
     assert_eq!((fresh.from, fresh.to), (HealthState::Down, HealthState::Unknown));
 }
 
+/// Plays results at seconds and tells when the state changed.
+fn damped(policy: Policy, events: impl IntoIterator<Item = (u64, char)>) -> Vec<(u64, char)> {
+    let start = Instant::now();
+    let mut machine = HealthMachine::resume(policy, HealthState::Up, start);
+    let mut changes = Vec::new();
+    for (second, event) in events {
+        let now = start + Duration::from_secs(second);
+        let transition = machine.on_result(now, now, &result(event));
+        changes.extend(transition.map(|t| (second, letter(t.to))));
+    }
+    changes
+}
+
+#[test]
+fn who_goes_down_again_is_held_down_longer_each_time() {
+    let policy = Policy {
+        hold_down: Duration::from_secs(10),
+        hold_down_max: Duration::from_secs(60),
+        ..policy(1, 1)
+    };
+    // Fails once whenever it came up two seconds ago.
+    let mut up_since = Some(0);
+    let mut machine = HealthMachine::resume(policy, HealthState::Up, Instant::now());
+    let start = machine.snapshot().since;
+    let (mut lengths, mut down_since) = (Vec::new(), 0);
+    for second in 1..400 {
+        let now = start + Duration::from_secs(second);
+        let fails = up_since.is_some_and(|up| second == up + 2);
+        let event = if fails { '-' } else { '+' };
+        match machine.on_result(now, now, &result(event)).map(|t| t.to) {
+            Some(HealthState::Down) => (up_since, down_since) = (None, second),
+            Some(_) => {
+                up_since = Some(second);
+                lengths.push(second - down_since);
+            }
+            None => {}
+        }
+    }
+    assert_eq!(lengths, [1, 10, 20, 40, 60, 60, 60, 60, 60], "seconds down");
+    assert!(machine.snapshot().falls > 9);
+}
+
+#[test]
+fn who_was_up_for_long_begins_anew() {
+    let policy = Policy {
+        hold_down: Duration::from_secs(10),
+        hold_down_max: Duration::from_secs(60),
+        ..policy(1, 1)
+    };
+    let changes =
+        damped(policy, [(1, '-'), (2, '+'), (62, '-'), (63, '+'), (70, '-'), (71, '+'), (80, '+')]);
+    assert_eq!(changes, [(1, 'D'), (2, 'U'), (62, 'D'), (63, 'U'), (70, 'D'), (80, 'U')]);
+}
+
+#[test]
+fn ten_thousand_alternating_results_change_little() {
+    let policy = Policy {
+        hold_down: Duration::from_secs(1),
+        hold_down_max: Duration::from_secs(60),
+        ..policy(1, 1)
+    };
+    let events = (1..=10_000).map(|second| (second, if second % 2 == 0 { '+' } else { '-' }));
+    let changes = damped(policy, events);
+    // 1, 2, 4, … 60 seconds and then one change each way a minute; undamped it would be 10,000.
+    assert!((300..=350).contains(&changes.len()), "{}", changes.len());
+}
+
 proptest! {
     /// An oracle that counts backwards over the history instead of keeping a run.
     #[test]
@@ -159,7 +228,6 @@ proptest! {
             };
             if let Some(transition) = &transition {
                 match transition.to {
-                    HealthState::Up if transition.from == HealthState::Unknown => prop_assert!(last(1, '+')),
                     HealthState::Up => prop_assert!(last(rise, '+')),
                     HealthState::Down => prop_assert!(last(fall, '-')),
                     HealthState::Unknown => prop_assert!(false, "nothing leads back to unknown"),
@@ -169,7 +237,7 @@ proptest! {
             match machine.snapshot().state {
                 HealthState::Up => prop_assert!(!last(fall, '-')),
                 HealthState::Down => prop_assert!(!last(rise, '+')),
-                HealthState::Unknown => prop_assert!(!last(1, '+') && !last(fall, '-')),
+                HealthState::Unknown => prop_assert!(!last(rise, '+') && !last(fall, '-')),
             }
             let wait = machine.next_probe_in();
             let settled = machine.is_settled() || history.is_empty();

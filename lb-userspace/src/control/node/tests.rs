@@ -3,6 +3,7 @@
 //! Packets are picked by the program's own code over the live maps; nothing is attached. Needs
 //! root, as the program is loaded.
 
+mod governed;
 mod widen;
 
 use std::net::IpAddr;
@@ -16,7 +17,8 @@ use lb_common::pick::pick;
 use lb_common::verdict::Event;
 
 use super::*;
-use crate::config::model::{Health, Limits, Probe};
+use crate::config::model::{Failover, Health, Limits, Percent, Probe};
+use crate::control::governor::Kept;
 use crate::control::health::{Failure, FailureKind, LastFailure};
 use crate::dataplane::load::{Loaded, load};
 use crate::dataplane::services::address;
@@ -27,6 +29,7 @@ use crate::net::testbed::Namespace;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 const FLOWS: u32 = 1000;
+const ALL: Percent = Percent::ALL;
 
 /// A node, and what must live as long as it.
 struct World {
@@ -71,6 +74,9 @@ impl World {
         let event =
             ProbeEvent { key, result: None, transition: None, snapshot, started: now, at: now };
         self.node.on_probe(event).unwrap();
+        if self.node.wants_test() {
+            self.node.on_self_test(true).unwrap();
+        }
     }
 
     /// The row a packet of a flow goes to, if any; what the program would record is recorded.
@@ -134,6 +140,8 @@ fn web(mode: Mode, probe: Probe, backends: Vec<model::Backend>) -> model::Servic
     model::Service {
         listen: vec!["192.0.2.10:80/tcp".parse().unwrap()],
         health: Health::new(probe),
+        // What is tested here is what becomes of traffic; the governor has tests of its own.
+        failover: Failover { max_removed: ALL, max_removed_in_window: ALL, ..Failover::default() },
         backends,
         ..model::Service::new("web", mode)
     }

@@ -192,7 +192,7 @@ impl Daemon {
             probe: 0,
             server,
             drain: before.and_then(|b| b.drain.clone()),
-            admission: before.filter(|b| b.config.address == config.address).map(|b| b.admission),
+            before: before.filter(|b| b.config.address == config.address).map(Backend::hand_on),
             health: before
                 .filter(|b| b.config.address == config.address)
                 .map_or(unknown, |b| b.health.clone()),
@@ -251,6 +251,8 @@ impl Daemon {
             reason: None,
             actor: "simulation".into(),
             at_ms: crate::control::status::epoch_ms(),
+            until_ms: None,
+            maintenance: false,
         };
         running.backends[b].drain = is_drained.then_some(drain);
         running.steer(&mut self.arena, b, instant).unwrap();

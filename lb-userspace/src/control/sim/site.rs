@@ -87,6 +87,9 @@ impl Site {
     pub(super) fn new(at: u32, kind: Kind, traffic: u64, modes: &[Mode], backends: u32) -> Self {
         let vip = Ipv4Addr::new(192, 0, 2, 10 + at as u8);
         let mut service = model::Service::new(format!("site-{at}"), modes[0]);
+        // All may fail here: that the governor would keep some is not what is simulated.
+        service.failover.max_removed = model::Percent::ALL;
+        service.failover.max_removed_in_window = model::Percent::ALL;
         let protocol = if kind == Kind::Tcp { Protocol::Tcp } else { Protocol::Udp };
         service.listen = vec![Frontend::single(SocketAddr::new(vip.into(), 443), protocol)];
         service.idle_timeout = Duration::from_secs(12 + 4 * u64::from(at));

@@ -11,6 +11,8 @@ const MS: Duration = Duration::from_millis(1);
 
 fn health() -> Health {
     Health {
+        hold_down: Duration::ZERO,
+        hold_down_max: Health::HOLD_DOWN_MAX,
         probe: Probe::Tcp,
         port: None,
         interval: 1000 * MS,
@@ -213,7 +215,8 @@ async fn a_real_server_is_probed_until_it_is_removed() {
     let start = prober.spawn(1, target, quick.clone(), HealthState::Unknown);
     assert_eq!(start.state, HealthState::Unknown);
     let event = events.recv().await.unwrap();
-    assert_eq!((event.key, event.snapshot.state), (1, HealthState::Up));
+    assert_eq!((event.key, event.snapshot.state), (1, HealthState::Unknown));
+    assert_eq!(events.recv().await.unwrap().snapshot.state, HealthState::Up, "at the second");
     drop(listener);
     let down = loop {
         let event = events.recv().await.unwrap();
