@@ -91,6 +91,13 @@ fn what_works_is_said_in_text() {
         ("status", "web/b is drained for 0s by uid 0 (\"moving\")"),
         ("backend ready web/b", "web/b: ready"),
         ("backend ready web/b", "nothing to change"),
+        ("backend maint web/b --for 30m --reason disk", "web/b: in maintenance"),
+        ("status", "web/b is in maintenance for 0s by uid 0 (\"disk\")"),
+        ("backend ready web/b", "web/b: ready"),
+        ("health freeze web --for 30m --reason network", "service web: frozen for 30m"),
+        ("status", "web is frozen by uid 0 (\"network\"), and thaws in 29m"),
+        ("health thaw", "service web: thawed"),
+        ("health thaw", "nothing to change"),
         ("backend remove web/b", "web/b: removed revision 5"),
         ("reload", "nothing to change; revision 5"),
         ("explain tcp 198.51.100.7:40000 192.0.2.10:80", "goes to web/web-0"),
@@ -146,10 +153,14 @@ fn what_works_is_said_in_json() {
         ("backend drain web/b --reason moving", "/revision", "4"),
         ("backend list web", "/2/admin/reason", "\"moving\""),
         ("backend ready web/b", "/changes/0", "\"web/b: ready\""),
+        ("health freeze", "/changes/0", "\"all services: frozen for 1h\""),
+        ("status", "/services/0/frozen/actor", "\"uid 0\""),
+        ("health thaw web", "/warnings/0", "\"web is frozen still, as all services are\""),
+        ("health thaw", "/changes/0", "\"all services: thawed\""),
         ("backend remove web/b", "/revision", "5"),
         ("reload", "/revision", "5"),
         (
-            "backend remove web/web-01",
+            "backend remove web/web-01 --force",
             "/warnings/0",
             "\"web: web-02 is its only backend; nothing takes over\"",
         ),
@@ -207,6 +218,9 @@ fn every_bad_input_is_refused_and_changes_nothing() {
         (&format!("{add} 10.77.0.11"), 1, "twice"),
         (&format!("{add} 192.0.2.10"), 1, "is a VIP"),
         ("backend add web/web-01 --address 10.77.0.19", 1, "two backends named"),
+        ("backend remove web/web-02", 1, "this leaves 1 of 2 backends of web: the next failure"),
+        ("backend drain web/web-02", 1, "use --force to do it anyway"),
+        ("backend maint web/web-02", 1, "use --force to do it anyway"),
         // 2: never got that far, or is invalid.
         ("", 2, "Usage: lb"),
         ("stauts", 2, "'status'"),
@@ -216,6 +230,9 @@ fn every_bad_input_is_refused_and_changes_nothing() {
         ("backend drain web-01", 2, "write SERVICE/NAME"),
         ("backend drain web/..", 2, "can't be a name"),
         (&format!("backend drain web/web-01 --reason {long}"), 2, "at most 200 characters"),
+        ("backend drain web/web-01 --for 0s", 2, "it would end at once"),
+        ("backend maint web/web-01 --for soon", 2, "write a whole number"),
+        ("health freeze web --for 0s", 2, "it would end at once"),
         (&format!("{add} example.org"), 2, "invalid IP address"),
         (&format!("{add} fd77::19"), 2, "IPv6 backend can't serve"),
         (&format!("{add} 0.0.0.0"), 2, "unspecified"),
@@ -249,6 +266,8 @@ fn every_bad_input_is_refused_and_changes_nothing() {
         // 4: nothing of that name.
         ("backend list api", 4, "there is no service 'api'"),
         ("backend drain api/web-01", 4, "there is no service 'api'"),
+        ("health freeze api", 4, "there is no service 'api'"),
+        ("health thaw wbe", 4, "did you mean web?"),
         ("backend weight web/web-1 2", 4, "did you mean web/web-01?"),
         ("backend remove web/gone", 4, "its backends: web-01 or web-02"),
         ("backend ready web/gone", 4, "web has no backend 'gone'"),
@@ -260,8 +279,8 @@ fn every_bad_input_is_refused_and_changes_nothing() {
     assert_eq!(scene.balancer.status().unwrap()["revision"], 1);
     assert_eq!(scene.balancer.backend("web", "web-01").unwrap()["admin"]["state"], "ready");
 
-    scene.check("backend remove web/web-02", 0, "removed");
-    scene.check("backend remove web/web-01", 1, "is the last backend of web");
+    scene.check("backend remove web/web-02 --force", 0, "removed");
+    scene.check("backend remove web/web-01 --force", 1, "is the last backend of web");
     scene.balancer.stop().unwrap();
 }
 

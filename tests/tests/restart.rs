@@ -145,7 +145,7 @@ fn what_the_command_line_changed_survives_until_the_file_is_edited() {
         "backend weight web/web-01 7",
         "backend remove web/web-02",
         "backend add web/extra --address 10.77.0.12 --port 8080 --weight 2",
-        "backend drain web/web-03 --reason dust",
+        "backend drain web/web-03 --reason dust --force",
     ] {
         balancer.json(&line.split(' ').collect::<Vec<_>>()).unwrap();
     }

@@ -152,7 +152,7 @@ impl Plan {
             }
             Kind::Drain if spares_one && !self.members[at].is_drained => {
                 self.members[at].is_drained = true;
-                balancer.json(&["backend", "drain", &format!("web/{name}")]).unwrap();
+                balancer.json(&["backend", "drain", &format!("web/{name}"), "--force"]).unwrap();
                 return Some(name);
             }
             Kind::Ready if self.members[at].is_drained => {
