@@ -85,6 +85,13 @@ pub(crate) enum Command {
     /// Look at backends, change them, take them out and back
     #[command(subcommand, arg_required_else_help = true)]
     Backend(BackendCommand),
+    /// Show what is wrong now, and who was told of it
+    ///
+    /// Changes nothing. Who is told is `[[alert]]` in the configuration.
+    Alerts {
+        #[command(subcommand)]
+        command: Option<AlertsCommand>,
+    },
     /// Keep sources out of all services
     #[command(subcommand, arg_required_else_help = true)]
     Block(BlockCommand),
@@ -314,6 +321,14 @@ pub(crate) enum BackendCommand {
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsCommand {
+    /// Send a test message to every target, and say what became of it
+    ///
+    /// One attempt each. Exit code 1 if a target did not take it.
+    Test,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::args::{BackendCommand, BlockCommand, Command, ServiceCommand};
+use super::args::{AlertsCommand, BackendCommand, BlockCommand, Command, ServiceCommand};
 use super::output::{Failed, is_terminal, print, print_json, warn};
 use super::text::{self, Since, WIDTH};
 use crate::api::{Client, Drain, Flow, NewBackend, NewBlock, NewWeight, OldBlock};
@@ -43,6 +43,11 @@ async fn answer(command: Command, client: &Client, json: bool) -> Result<(), Fai
             show(json, &status.services, || text::services(&status, None, WIDTH))
         }
         Command::Backend(command) => backend(command, client, json).await,
+        Command::Alerts { command: None } => {
+            let alerts = client.alerts().await?;
+            show(json, &alerts, || text::paint(&text::alerts(&alerts, epoch_ms())))
+        }
+        Command::Alerts { command: Some(AlertsCommand::Test) } => alert_test(client, json).await,
         Command::Block(command) => block(command, client, json).await,
         Command::Apply { file, dry_run } => apply(&file, dry_run, client, json).await,
         Command::Reload => changed(&client.reload().await?, false, json),
@@ -83,6 +88,15 @@ async fn backend(command: BackendCommand, client: &Client, json: bool) -> Result
         BackendCommand::Ready { target } => client.ready(&target.to_string()).await?,
     };
     changed(&done, false, json)
+}
+
+async fn alert_test(client: &Client, json: bool) -> Result<(), Failed> {
+    let tests = client.alert_test().await?;
+    show(json, &tests, || text::paint(&text::alert_tests(&tests)))?;
+    match tests.iter().any(|test| test.error.is_some()) {
+        true => Err(Failed::told_failure()),
+        false => Ok(()),
+    }
 }
 
 async fn block(command: BlockCommand, client: &Client, json: bool) -> Result<(), Failed> {

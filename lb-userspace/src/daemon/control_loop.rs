@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::plane::Plane;
 use super::{check_nat_ports, needed};
+use crate::alert::notifier::{Notifier, Question};
 use crate::config::{self, Config};
 use crate::control::backend::Drain;
 use crate::control::blocks::check_harmless;
@@ -19,6 +20,7 @@ use crate::control::explain::explain;
 use crate::control::handle::{Actor, BackendChange, BlockChange, Request};
 use crate::control::node::{Node, Resting};
 use crate::control::status::{About, epoch_ms, status};
+use crate::control::watch::Watch;
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::dataplane::grace;
 use crate::net::{NextHopEvent, TooBig};
@@ -66,6 +68,8 @@ pub(super) struct ControlLoop {
     /// Read again on reload.
     file: Option<PathBuf>,
     interfaces: Vec<Interface>,
+    watch: Watch,
+    notifier: Notifier,
     started: Instant,
     grace: Option<JoinHandle<Resting>>,
     sweep: Option<JoinHandle<Result<Swept>>>,
@@ -86,12 +90,27 @@ impl ControlLoop {
         store: Store,
         state: State,
         file: Option<PathBuf>,
+        watch: Watch,
+        notifier: Notifier,
     ) -> Self {
         let interfaces = plane.interfaces();
         let started = Instant::now();
         let sweep_at = started + SWEEP;
         let (grace, sweep) = (None, None);
-        Self { node, plane, store, state, file, interfaces, started, grace, sweep, sweep_at }
+        Self {
+            node,
+            plane,
+            store,
+            state,
+            file,
+            interfaces,
+            watch,
+            notifier,
+            started,
+            grace,
+            sweep,
+            sweep_at,
+        }
     }
 
     /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
@@ -119,6 +138,7 @@ impl ControlLoop {
                 () = sleep_until(block_end) => self.end_blocks(),
                 resting = finished(&mut self.grace) => resting.and_then(|r| self.node.rested(r)),
                 swept = finished(&mut self.sweep) => self.on_swept(swept),
+                () = sleep_until(self.watch.next()) => { self.look(); Ok(()) }
                 () = sleep_until(self.sweep_at), if self.sweep.is_none() => {
                     self.begin_sweep();
                     Ok(())
@@ -141,6 +161,7 @@ impl ControlLoop {
     fn on_probes(&mut self, results: &mut Vec<ProbeEvent>) {
         let mut moved = Vec::new();
         for event in results.drain(..) {
+            self.watch.on_probe(event.key, event.result.as_ref(), event.at);
             let transition = event.transition.clone();
             match self.node.on_probe(event) {
                 Ok(Some(place)) => {
@@ -149,6 +170,9 @@ impl ControlLoop {
                 Ok(None) => {}
                 Err(error) => not_handled(&error),
             }
+        }
+        if !moved.is_empty() {
+            self.watch.hurry();
         }
         for ((s, b), detection, failure) in moved {
             let Some(running) = self.node.services.get(s) else { continue };
@@ -189,6 +213,7 @@ impl ControlLoop {
                     revision: self.state.revision,
                     started: self.started,
                     interfaces: &self.interfaces,
+                    watch: &self.watch,
                 };
                 let _ = reply.send(Ok(status(&self.node, &about)));
             }
@@ -212,6 +237,11 @@ impl ControlLoop {
             Request::Block { change, actor, reply } => {
                 let _ = reply.send(self.change_blocks(change, &actor).await);
             }
+            Request::Alerts(reply) => {
+                self.notifier.observe(self.watch.now(&self.node, &self.interfaces));
+                self.notifier.ask(Question::List(reply));
+            }
+            Request::AlertTest(reply) => self.notifier.ask(Question::Test(reply)),
             Request::Explain { protocol, client, vip, reply } => {
                 let _ = reply.send(explain(&self.node, protocol, client, vip));
             }
@@ -373,6 +403,8 @@ impl ControlLoop {
             return Err(failed(ErrorKind::Refused, &error));
         }
         self.state = state;
+        self.notifier.set_targets(&self.state.config.alerts);
+        self.watch.hurry();
         for change in &changes {
             tracing::info!(%actor, revision = self.state.revision, %change, "configuration");
         }
@@ -405,6 +437,14 @@ impl ControlLoop {
 
     fn unchanged(&self) -> Changed {
         Changed { revision: self.state.revision, changes: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Looks at a part of what runs, and has told what is wrong with all of it.
+    fn look(&mut self) {
+        let found = self.watch.turn(&self.node, &self.interfaces, self.state.revision);
+        if let Some(found) = found {
+            self.notifier.observe(found);
+        }
     }
 
     /// Waits out a grace period beside the loop, if something was given up.
