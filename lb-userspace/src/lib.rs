@@ -1,4 +1,5 @@
 //! Holdfast's daemon and command-line tool.
+pub mod alert;
 pub mod api;
 pub mod cli;
 pub mod config;

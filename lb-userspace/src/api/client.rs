@@ -1,4 +1,4 @@
-//! The command line's side of the API: one request, one connection, ten seconds at most.
+//! The command line's side of the API: one request, one connection, and a limit of time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,11 @@ use tokio::time::timeout;
 
 use super::{Drain, Flow, NewBackend, NewBlock, NewFreeze, NewWeight, OldBlock, Removal, Thaw};
 use crate::config::model::Config;
-use crate::report::{Block, Changed, Error, ErrorKind, Explanation, Status};
+use crate::report::{AlertTest, Alerts, Block, Changed, Error, ErrorKind, Explanation, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// What a test of alerts waits for may take 20 s.
+const TEST_TIMEOUT: Duration = Duration::from_secs(28);
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Talks to the daemon that serves a socket.
@@ -107,16 +109,34 @@ impl Client {
         self.call(Method::DELETE, "/v1/blocks", &block).await
     }
 
+    pub async fn alerts(&self) -> Result<Alerts, Failure> {
+        self.call(Method::GET, "/v1/alerts", &()).await
+    }
+
+    pub async fn alert_test(&self) -> Result<Vec<AlertTest>, Failure> {
+        self.call_within(TEST_TIMEOUT, Method::POST, "/v1/alerts/test", &()).await
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
+        self.call_within(TIMEOUT, method, path, body).await
+    }
+
+    async fn call_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(&error.to_string()))?;
-        match timeout(TIMEOUT, self.exchange(method, path, body)).await {
+        match timeout(limit, self.exchange(method, path, body)).await {
             Ok(answer) => self.read(answer?),
-            Err(_) => Err(self.broken("no answer within 10 s")),
+            Err(_) => Err(self.broken(&format!("no answer within {} s", limit.as_secs()))),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::config::model::{Backend, Config};
 use crate::config::validate;
 use crate::control::handle::{Actor, BackendChange, BlockChange, Handle, Request};
 use crate::net::local_addresses;
-use crate::report::{Block, Changed, Error, ErrorKind, Explanation, Status};
+use crate::report::{AlertTest, Alerts, Block, Changed, Error, ErrorKind, Explanation, Status};
 
 const LONGEST_REASON: usize = 200;
 
@@ -57,6 +57,8 @@ pub(super) fn router(handle: Handle, writers: &[u32]) -> Router {
         .route("/v1/health/freeze", post(freeze))
         .route("/v1/health/thaw", post(thaw))
         .route("/v1/blocks", get(blocks).post(block).delete(unblock))
+        .route("/v1/alerts", get(alerts))
+        .route("/v1/alerts/test", post(alert_test))
         .route("/v1/explain", post(explain))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -196,6 +198,14 @@ async fn unblock(State(api): State<Api>, Writer(actor): Writer, body: Body) -> A
     Ok(Json(api.handle.ask(|reply| Request::Block { change, actor, reply }).await?))
 }
 
+async fn alerts(State(api): State<Api>) -> Answer<Alerts> {
+    Ok(Json(api.handle.ask(Request::Alerts).await?))
+}
+
+async fn alert_test(State(api): State<Api>, Writer(_): Writer) -> Answer<Vec<AlertTest>> {
+    Ok(Json(api.handle.ask(Request::AlertTest).await?))
+}
+
 /// A reason ends up on terminals and in logs.
 fn check_reason(reason: Option<&str>) -> Result<(), Error> {
     let is_bad = |reason: &str| {
@@ -247,7 +257,7 @@ fn read_if_any<T: DeserializeOwned + Default>(body: Body) -> Result<T, Failed> {
 }
 
 async fn no_such_path() -> Failed {
-    let hint = "see /v1/status, /v1/config, /v1/apply, /v1/reload, /v1/backends/SERVICE/NAME, /v1/health/freeze, /v1/blocks, /v1/explain";
+    let hint = "see /v1/status, /v1/config, /v1/apply, /v1/reload, /v1/backends/SERVICE/NAME, /v1/health/freeze, /v1/blocks, /v1/alerts, /v1/explain";
     Error::new(ErrorKind::NotFound, "there is no such path", hint).into()
 }
 

@@ -88,6 +88,13 @@ pub(crate) enum Command {
     /// Keep health checks from acting for a while, and let them act again
     #[command(subcommand, arg_required_else_help = true)]
     Health(HealthCommand),
+    /// Show what is wrong now, and who was told of it
+    ///
+    /// Changes nothing. Who is told is `[[alert]]` in the configuration.
+    Alerts {
+        #[command(subcommand)]
+        command: Option<AlertsCommand>,
+    },
     /// Keep sources out of all services
     #[command(subcommand, arg_required_else_help = true)]
     Block(BlockCommand),
@@ -364,6 +371,14 @@ pub(crate) enum HealthCommand {
         /// Only this service; all if not given
         service: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsCommand {
+    /// Send a test message to every target, and say what became of it
+    ///
+    /// One attempt each. Exit code 1 if a target did not take it.
+    Test,
 }
 
 #[derive(Debug, Subcommand)]

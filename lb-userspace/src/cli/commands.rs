@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::args::{BackendCommand, BlockCommand, Command, HealthCommand, ServiceCommand, TakeOut};
+use super::args::{
+    AlertsCommand, BackendCommand, BlockCommand, Command, HealthCommand, ServiceCommand, TakeOut,
+};
 use super::output::{Failed, is_terminal, print, print_json, warn};
 use super::text::{self, Since, WIDTH};
 use crate::api::{
@@ -46,6 +48,11 @@ async fn answer(command: Command, client: &Client, json: bool) -> Result<(), Fai
         }
         Command::Backend(command) => backend(command, client, json).await,
         Command::Health(command) => health(command, client, json).await,
+        Command::Alerts { command: None } => {
+            let alerts = client.alerts().await?;
+            show(json, &alerts, || text::paint(&text::alerts(&alerts, epoch_ms())))
+        }
+        Command::Alerts { command: Some(AlertsCommand::Test) } => alert_test(client, json).await,
         Command::Block(command) => block(command, client, json).await,
         Command::Apply { file, dry_run } => apply(&file, dry_run, client, json).await,
         Command::Reload => changed(&client.reload().await?, false, json),
@@ -110,6 +117,15 @@ async fn health(command: HealthCommand, client: &Client, json: bool) -> Result<(
         HealthCommand::Thaw { service } => client.thaw(&Thaw { service }).await?,
     };
     changed(&done, false, json)
+}
+
+async fn alert_test(client: &Client, json: bool) -> Result<(), Failed> {
+    let tests = client.alert_test().await?;
+    show(json, &tests, || text::paint(&text::alert_tests(&tests)))?;
+    match tests.iter().any(|test| test.error.is_some()) {
+        true => Err(Failed::told_failure()),
+        false => Ok(()),
+    }
 }
 
 async fn block(command: BlockCommand, client: &Client, json: bool) -> Result<(), Failed> {

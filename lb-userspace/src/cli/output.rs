@@ -52,6 +52,11 @@ impl Failed {
         Self::Told(BAD_INPUT)
     }
 
+    /// What failed is in the result.
+    pub(crate) fn told_failure() -> Self {
+        Self::Told(FAILED)
+    }
+
     /// An error of the daemon's own start; keeps what it says about itself.
     pub(crate) fn from_anyhow(error: anyhow::Error) -> Self {
         let error = match error.downcast::<Diagnostics>() {

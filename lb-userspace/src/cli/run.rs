@@ -66,7 +66,7 @@ fn inline(args: &RunArgs) -> Config {
         ..Service::new(name, args.mode.unwrap_or(Mode::Nat))
     };
     let node = Node { interfaces: args.interface.clone(), ..Node::default() };
-    Config { node, services: vec![service] }
+    Config { node, alerts: Vec::new(), services: vec![service] }
 }
 
 /// Named after its address, which is all there is: so another option moves none of its flows.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::hash::Hash;
 
-use super::model::{Backend, Config, Failover, Health, Node, Probe, Service};
+use super::model::{Alert, Backend, Config, Failover, Health, Node, Probe, Service, Target};
 use super::value::{format_duration, format_range, format_size};
 
 /// Lines from the old to the new: removed, added, changed.
@@ -12,6 +12,7 @@ use super::value::{format_duration, format_range, format_size};
 pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     node(&old.node, &new.node, &mut lines);
+    alerts(&old.alerts, &new.alerts, &mut lines);
     let by_name = |config: &Config| -> HashMap<String, Service> {
         config.services.iter().map(|s| (s.name.clone(), s.clone())).collect()
     };
@@ -26,7 +27,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
         }
     }
     if lines.is_empty() && old != new {
-        lines.push("order of services, frontends, backends or list entries".into());
+        lines.push("order of alerts, services, frontends, backends or list entries".into());
     }
     lines
 }
@@ -52,6 +53,56 @@ fn node(old: &Node, new: &Node, lines: &mut Vec<String>) {
     line("limits.rates", a.rates.to_string(), b.rates.to_string());
     line("limits.server_ids", a.server_ids.to_string(), b.server_ids.to_string());
     line("limits.prefixes", a.prefixes.to_string(), b.prefixes.to_string());
+}
+
+/// Targets by what they are; shown without their secrets.
+fn alerts(old: &[Alert], new: &[Alert], lines: &mut Vec<String>) {
+    let find = |alerts: &[Alert], alert: &Alert| {
+        let identity = alert.target.identity();
+        alerts.iter().find(|other| other.target.identity() == identity).cloned()
+    };
+    for alert in old.iter().filter(|alert| find(new, alert).is_none()) {
+        lines.push(format!("alert {}: removed", alert.target.shown()));
+    }
+    for alert in new {
+        let subject = format!("alert {}", alert.target.shown());
+        let Some(before) = find(old, alert) else {
+            lines.push(format!("{subject}: added"));
+            continue;
+        };
+        let files = |alert: &Alert| match &alert.target {
+            Target::Webhook { headers_file, ca_file, .. } => {
+                [maybe(headers_file.as_ref()), maybe(ca_file.as_ref())]
+            }
+            Target::Exec { .. } => [maybe::<String>(None), maybe::<String>(None)],
+        };
+        let template = |alert: &Alert| match &alert.template {
+            Some(template) => format!("of {} bytes", template.as_str().len()),
+            None => "none".into(),
+        };
+        let mut line = |key: &str, a: String, b: String| changed(lines, &subject, key, &a, &b);
+        let ([headers, ca], [new_headers, new_ca]) = (files(&before), files(alert));
+        line("headers_file", headers, new_headers);
+        line("ca_file", ca, new_ca);
+        line("events", kinds(&before), kinds(alert));
+        line("min_severity", before.min_severity.to_string(), alert.min_severity.to_string());
+        line("timeout", format_duration(before.timeout), format_duration(alert.timeout));
+        line("retries", before.retries.to_string(), alert.retries.to_string());
+        line("repeat", format_duration(before.repeat), format_duration(alert.repeat));
+        line("batch", format_duration(before.batch), format_duration(alert.batch));
+        if template(&before) == template(alert) && before.template != alert.template {
+            lines.push(format!("{subject}: another template"));
+        } else {
+            changed(lines, &subject, "template", &template(&before), &template(alert));
+        }
+    }
+}
+
+fn kinds(alert: &Alert) -> String {
+    match alert.events.is_empty() {
+        true => "all".into(),
+        false => list(&alert.events),
+    }
 }
 
 fn same_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
@@ -81,6 +132,10 @@ fn same_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
     changed(lines, &subject, "mss", &maybe(old.mss), &maybe(new.mss));
     allow(old, new, &subject, lines);
     changed(lines, &subject, "rate_limit", &rate_limit(old), &rate_limit(new));
+    let capacity = |service: &Service| {
+        service.capacity_warning.map_or("any".into(), |percent| format!("{percent}%"))
+    };
+    changed(lines, &subject, "capacity_warning", &capacity(old), &capacity(new));
     backends(old, new, lines);
 }
 
@@ -248,6 +303,7 @@ mod tests {
             ("track = \"always\"", "service web: track exceptions → always"),
             ("udp = \"flow\"", "service web: udp packet → flow"),
             ("mss = 1400", "service web: mss none → 1400"),
+            ("capacity_warning = \"75%\"", "service web: capacity_warning any → 75%"),
             ("allow = [\"10.0.0.0/8\"]", "service web: allow everyone → 10.0.0.0/8"),
             (
                 "rate_limit = { per_second = 5, burst = 9 }",
@@ -273,5 +329,40 @@ mod tests {
             "service web: no longer listens on 192.0.2.10:443/udp; \
              service web: listens on 192.0.2.0/24:1-99/udp"
         );
+    }
+    #[test]
+    fn alerts_are_told_without_their_secrets() {
+        let text = |alerts: &str| format!("[node]\ninterfaces = [\"eth0\"]\n{alerts}");
+        let told = |old: &str, new: &str| {
+            diff(&parse(&text(old), "old").unwrap(), &parse(&text(new), "new").unwrap()).join("; ")
+        };
+        let hook = "[[alert]]\nwebhook = \"https://h.example/secret\"\n";
+        let exec = "[[alert]]\nexec = [\"/bin/page\", \"secret\"]\n";
+        assert_eq!(told("", hook), "alert https://h.example/…: added");
+        assert_eq!(
+            told(hook, exec),
+            "alert https://h.example/…: removed; alert exec /bin/page: added"
+        );
+        let both = |order: [&str; 2]| order.concat();
+        assert_eq!(
+            told(&both([hook, exec]), &both([exec, hook])),
+            "order of alerts, services, frontends, backends or list entries"
+        );
+        for (line, expect) in [
+            ("events = [\"panic\", \"share\"]", "events all → panic, share"),
+            ("min_severity = \"info\"", "min_severity warning → info"),
+            ("timeout = \"9s\"", "timeout 5s → 9s"),
+            ("retries = 1", "retries 5 → 1"),
+            ("repeat = \"1h\"", "repeat 4h → 1h"),
+            ("batch = \"0s\"", "batch 1s → 0ms"),
+            ("headers_file = \"/h\"", "headers_file none → /h"),
+            ("ca_file = \"/ca\"", "ca_file none → /ca"),
+            ("template = '{\"t\": 1}'", "template none → of 8 bytes"),
+        ] {
+            let line = format!("{hook}{line}\n");
+            assert_eq!(told(hook, &line), format!("alert https://h.example/…: {expect}"));
+        }
+        let [one, two] = [1, 2].map(|n| format!("{hook}template = '{{\"t\": {n}}}'\n"));
+        assert_eq!(told(&one, &two), "alert https://h.example/…: another template");
     }
 }

@@ -4,6 +4,7 @@
 //! (the API, the command line). Both use the same cross-checks, so nothing reaches the control
 //! loop that a file could not have said. Nothing here panics, whatever the input.
 
+mod alert;
 mod check;
 mod diagnostics;
 mod diff;
@@ -20,6 +21,7 @@ mod prefix;
 mod raw;
 mod server_id;
 mod suggest;
+mod url;
 mod value;
 mod warn;
 mod write;

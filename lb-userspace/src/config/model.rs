@@ -11,15 +11,20 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use super::failover::{Failover, OnDown, Ramp};
+pub use super::alert::{Alert, Target};
 pub use super::frontend::{Frontend, Ports, Protocol};
 pub use super::percent::Percent;
 pub use super::prefix::Prefix;
 pub use super::server_id::ServerId;
+pub use super::url::Url;
 
 /// One whole desired configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     pub node: Node,
+    /// Who is told when something is wrong.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
     pub services: Vec<Service>,
 }
 
@@ -120,6 +125,9 @@ pub struct Service {
     /// New flows that each source address may open; `None` is any number.
     #[serde(default)]
     pub rate_limit: Option<RateLimit>,
+    /// Percent of the backends that must serve, 1 to 100; below, that is an alert. `None`: all.
+    #[serde(default)]
+    pub capacity_warning: Option<u8>,
     pub backends: Vec<Backend>,
 }
 
@@ -304,6 +312,7 @@ impl Service {
             mss: None,
             allow: Vec::new(),
             rate_limit: None,
+            capacity_warning: None,
             backends: Vec::new(),
         }
     }

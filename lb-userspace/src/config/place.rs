@@ -22,6 +22,9 @@ pub enum Place {
     NodeKey(&'static str),
     Limits,
     Limit(&'static str),
+    Alert(usize),
+    /// A key of an alert: `webhook`, `exec`, `timeout`, …
+    AlertKey(usize, &'static str),
     Service(usize),
     /// A key of a service: `name`, `mode`, `listen`, `backends`, `health`, `idle_timeout`, …
     ServiceKey(usize, &'static str),
@@ -70,7 +73,7 @@ impl Place {
     fn parent(self) -> Option<Self> {
         Some(match self {
             Self::File => return None,
-            Self::Node | Self::Service(_) => Self::File,
+            Self::Node | Self::Alert(_) | Self::Service(_) => Self::File,
             Self::Interfaces
             | Self::Xdp
             | Self::NatPorts
@@ -80,6 +83,7 @@ impl Place {
             | Self::Limits => Self::Node,
             Self::Interface(_) => Self::Interfaces,
             Self::Limit(_) => Self::Limits,
+            Self::AlertKey(alert, _) => Self::Alert(alert),
             Self::ServiceKey(service, _) => Self::Service(service),
             Self::Listen(service, _) => Self::ServiceKey(service, "listen"),
             Self::HealthKey(service, _) => Self::ServiceKey(service, "health"),
@@ -117,6 +121,8 @@ impl Place {
             Self::NodeKey(key) => format!("node, {key}"),
             Self::Limits => "node, limits".into(),
             Self::Limit(key) => format!("node, limits.{key}"),
+            Self::Alert(a) => format!("alert number {}", a + 1),
+            Self::AlertKey(a, key) => format!("alert number {}, {key}", a + 1),
             Self::Service(s) => service(s),
             Self::ServiceKey(s, key) => format!("{}, {key}", service(s)),
             Self::Listen(s, l) => match config.services.get(s).and_then(|x| x.listen.get(l)) {

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::model::*;
+use crate::alert::{Kind, Severity, Template};
 use super::{diff, parse, parse_bytes, to_toml, validate, warnings};
 
 const SAMPLE: &str = r#"[node]
@@ -16,6 +17,15 @@ nat_ports = "1024-32767"
 nat_addresses = ["10.0.0.2"]
 tunnel_sources = ["172.16.0.0/16"]
 limits = { frontends = 16, table_bytes = "1MiB" }
+[[alert]]
+webhook = "https://hooks.example.org/lb?a=b"
+headers_file = "/etc/holdfast/headers"
+events = ["backend-down", "panic"]
+template = '{"text": "{{message}}"}'
+[[alert]]
+exec = ["/usr/local/bin/page", "--now"]
+min_severity = "critical"
+timeout = "10s"
 [[service]]
 name = "web"
 listen = ["192.0.2.10:80/tcp", "192.0.2.10:443/tcp"]
@@ -35,6 +45,7 @@ quic = { config_id = 0, server_id_length = 4 }
 mss = 1400
 allow = ["10.0.0.0/8", "fd00::/8"]
 rate_limit = { per_second = 100, burst = 200 }
+capacity_warning = "75%"
 backends = [{ name = "dns-01", address = "fd00::53", server_id = "0a0b0c0d" }]
 "#;
 
@@ -140,14 +151,22 @@ fn the_sample_is_valid() {
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    (node(), prop::collection::vec(service(), 0..4)).prop_map(|(node, mut services)| {
+    let alerts = prop::collection::vec(alert(), 0..4);
+    (node(), alerts, prop::collection::vec(service(), 0..4)).prop_map(|(node, mut alerts, mut services)| {
+        for (a, alert) in alerts.iter_mut().enumerate() {
+            // Each is another target.
+            match &mut alert.target {
+                Target::Webhook { url, .. } => *url = format!("{url}{a}").parse().unwrap(),
+                Target::Exec { command } => command.push(a.to_string()),
+            }
+        }
         for (s, service) in services.iter_mut().enumerate() {
             service.name = format!("{}{s}", service.name);
             fit_frontends(s as u16, service);
             fit_backends(s as u16, service);
             fit_features(service);
         }
-        Config { node, services }
+        Config { node, alerts, services }
     })
 }
 
@@ -204,6 +223,35 @@ fn fit_features(service: &mut Service) {
             .quic
             .and_then(|quic| ServerId::new(&vec![b as u8; usize::from(quic.server_id_length)]));
     }
+}
+
+fn alert() -> impl Strategy<Value = Alert> {
+    let url = select(vec!["http://10.0.0.9:8080/a", "https://h.example/a?b=", "http://[fd00::1]/"]);
+    let file = || prop::option::of("/[!-~]{1,20}");
+    let webhook = (url, file(), file()).prop_map(|(url, headers_file, ca_file)| Target::Webhook {
+        ca_file: ca_file.filter(|_| url.starts_with("https")),
+        url: url.parse().unwrap(),
+        headers_file,
+    });
+    let exec = prop::collection::vec("[^\0]{0,10}", 0..3)
+        .prop_map(|rest| Target::Exec { command: [vec!["/bin/true".into()], rest].concat() });
+    let ms = |range: std::ops::RangeInclusive<u64>| range.prop_map(Duration::from_millis);
+    let kinds = prop::sample::subsequence(Kind::ALL.to_vec(), 0..4);
+    let template = select(vec![None, Some("{\"a\": \"{{message}} \\n {{ node }}\"}")]);
+    let severity = select(Severity::ALL.map(|(_, severity)| severity).to_vec());
+    let times = (ms(10..=20_000), ms(60_000..=604_800_000), ms(0..=60_000));
+    (prop_oneof![webhook, exec], kinds, severity, times, 0..=10u32, template).prop_map(
+        |(target, events, min_severity, (timeout, repeat, batch), retries, template)| Alert {
+            target,
+            events,
+            min_severity,
+            timeout,
+            retries,
+            repeat,
+            batch,
+            template: template.map(|text| Template::read(text).unwrap()),
+        },
+    )
 }
 
 fn node() -> impl Strategy<Value = Node> {
@@ -290,12 +338,13 @@ fn features() -> impl Strategy<Value = Service> {
         prop::option::of(88..=65_495u16),
         prop::collection::vec(allow, 0..4),
         prop::option::of(limit),
-        (select(vec![Ramp::Linear, Ramp::Exponential]), failover()),
+        (select(vec![Ramp::Linear, Ramp::Exponential]), failover(), 1..=100u8),
     )
-        .prop_map(|(hash, track, udp, quic, mss, allow, rate_limit, (curve, failover))| {
+        .prop_map(|(hash, track, udp, quic, mss, allow, rate_limit, (curve, failover, warn))| {
             Service {
                 slow_start_curve: curve,
                 failover,
+                capacity_warning: (warn % 2 == 0).then_some(warn),
                 hash,
                 track,
                 udp,

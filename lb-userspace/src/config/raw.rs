@@ -15,7 +15,26 @@ use super::suggest::{closest, one_of};
 pub(crate) struct RawConfig {
     pub(crate) node: Option<Spanned<RawNode>>,
     #[serde(default)]
+    pub(crate) alert: Vec<Spanned<RawAlert>>,
+    #[serde(default)]
     pub(crate) service: Vec<Spanned<RawService>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct RawAlert {
+    pub(crate) webhook: Option<Spanned<String>>,
+    pub(crate) exec: Option<Spanned<Vec<String>>>,
+    pub(crate) headers_file: Option<Spanned<String>>,
+    pub(crate) ca_file: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(crate) events: Vec<Spanned<String>>,
+    pub(crate) min_severity: Option<Spanned<String>>,
+    pub(crate) timeout: Option<Spanned<String>>,
+    pub(crate) retries: Option<Spanned<i64>>,
+    pub(crate) repeat: Option<Spanned<String>>,
+    pub(crate) batch: Option<Spanned<String>>,
+    pub(crate) template: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -68,6 +87,7 @@ pub(crate) struct RawService {
     pub(crate) mss: Option<Spanned<i64>>,
     pub(crate) allow: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) rate_limit: Option<Spanned<RawRateLimit>>,
+    pub(crate) capacity_warning: Option<Spanned<String>>,
     pub(crate) backends: Option<Spanned<Vec<Spanned<RawBackend>>>>,
 }
 
@@ -158,7 +178,7 @@ fn hint_for(message: &str) -> String {
     let hints = [
         (
             "invalid type: map, expected a sequence",
-            "write [[service]] with two brackets, or a list in [ ]",
+            "write [[service]] or [[alert]] with two brackets, or a list in [ ]",
         ),
         ("expected a sequence", "write a list in square brackets, such as [\"eth0\"]"),
         ("expected a string", "put the value in double quotes"),

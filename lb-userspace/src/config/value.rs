@@ -65,6 +65,14 @@ pub(crate) fn format_range(range: &RangeInclusive<u16>) -> String {
     format!("{}-{}", range.start(), range.end())
 }
 
+/// `75%`, as whole percent.
+pub(crate) fn parse_percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').filter(|n| n.bytes().all(|byte| byte.is_ascii_digit()));
+    number.and_then(|n| n.parse().ok()).ok_or_else(|| {
+        "write whole percent, such as \"75%\"".to_owned()
+    })
+}
+
 fn split_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit())?;
     Some((text[..end].parse().ok()?, &text[end..]))
@@ -96,6 +104,14 @@ mod tests {
         }
         for bad in ["16MB", "4GiB", "16", "MiB", "-1KiB"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parts_read_as_written() {
+        assert_eq!([parse_percent("75%"), parse_percent("0%")], [Ok(75), Ok(0)]);
+        for bad in ["75", "%", "-1%", "+1%", "7.5%", "75 %", "256%", ""] {
+            assert!(parse_percent(bad).is_err(), "{bad}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::model::{Backend, Config, Failover, Health, Node, Probe, Service};
+use super::model::{Alert, Backend, Config, Failover, Health, Node, Probe, Service, Target};
 use super::value::{format_duration, format_range, format_size};
 
 /// Everything, defaults included, so that it means the same to a later version.
@@ -10,6 +10,10 @@ use super::value::{format_duration, format_range, format_size};
 pub fn to_toml(config: &Config) -> String {
     let mut out = String::new();
     node(&mut out, &config.node);
+    for alert in &config.alerts {
+        out.push('\n');
+        write_alert(&mut out, alert);
+    }
     for service in &config.services {
         out.push('\n');
         write_service(&mut out, service);
@@ -43,6 +47,28 @@ fn node(out: &mut String, node: &Node) {
     line(out, "limits", table(&limits));
 }
 
+fn write_alert(out: &mut String, alert: &Alert) {
+    out.push_str("[[alert]]\n");
+    match &alert.target {
+        Target::Webhook { url, headers_file, ca_file } => {
+            line(out, "webhook", quote(url));
+            for (key, file) in [("headers_file", headers_file), ("ca_file", ca_file)] {
+                file.iter().for_each(|file| line(out, key, quote(file)));
+            }
+        }
+        Target::Exec { command } => line(out, "exec", list(command)),
+    }
+    line(out, "events", list(&alert.events));
+    line(out, "min_severity", quote(&alert.min_severity));
+    line(out, "timeout", quote(&format_duration(alert.timeout)));
+    line(out, "retries", alert.retries);
+    line(out, "repeat", quote(&format_duration(alert.repeat)));
+    line(out, "batch", quote(&format_duration(alert.batch)));
+    if let Some(template) = &alert.template {
+        line(out, "template", quote(template));
+    }
+}
+
 fn write_service(out: &mut String, service: &Service) {
     out.push_str("[[service]]\n");
     line(out, "name", quote(&service.name));
@@ -72,6 +98,9 @@ fn write_service(out: &mut String, service: &Service) {
         let keys =
             [("per_second", limit.per_second.to_string()), ("burst", limit.burst.to_string())];
         line(out, "rate_limit", table(&keys));
+    }
+    if let Some(percent) = service.capacity_warning {
+        line(out, "capacity_warning", quote(&format!("{percent}%")));
     }
     let backends: String =
         service.backends.iter().map(|backend| format!("  {},\n", write_backend(backend))).collect();

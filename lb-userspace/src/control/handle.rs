@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::model::{Backend, Config, Prefix, Protocol};
-use crate::report::{Block, Changed, Error, ErrorKind, Explanation, Status};
+use crate::report::{AlertTest, Alerts, Block, Changed, Error, ErrorKind, Explanation, Status};
 
 /// Who asked: `uid 1000`, `signal`, `file`.
 pub type Actor = String;
@@ -58,6 +58,10 @@ pub enum Request {
         actor: Actor,
         reply: Reply<Changed>,
     },
+    /// What is wrong, and who was told.
+    Alerts(Reply<Alerts>),
+    /// A test message to every target.
+    AlertTest(Reply<Vec<AlertTest>>),
     Explain {
         protocol: Protocol,
         client: SocketAddr,

@@ -24,3 +24,4 @@ mod sim;
 pub mod status;
 pub mod sweep;
 pub mod tables;
+pub mod watch;

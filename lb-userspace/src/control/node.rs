@@ -81,7 +81,7 @@ impl Node {
             server_ids: ServerIds::new(Arc::clone(&maps)),
             blocked: BTreeSet::new(),
             arena: Arena::new(maps),
-            config: Config { node, services: Vec::new() },
+            config: Config { node, alerts: Vec::new(), services: Vec::new() },
             services: Vec::new(),
             prober,
             resolver,

@@ -10,12 +10,13 @@ use super::backend::Backend;
 use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
+use super::watch::Watch;
 use crate::config::model::{self, Probe};
 use crate::dataplane::features::names;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{self, mac_text};
 use crate::report::{
-    self, Absence, Admin, Counters, HealthState, NamedCount, NextHop, Status, Warning, long_age,
+    self, Absence, Admin, Counters, HealthState, NamedCount, NextHop, Status,
 };
 
 /// What the daemon knows beside the node.
@@ -25,6 +26,7 @@ pub struct About<'a> {
     pub started: Instant,
     pub interfaces: &'a [report::Interface],
     pub freezes: &'a Freezes,
+    pub watch: &'a Watch,
 }
 
 /// The whole status.
@@ -40,7 +42,7 @@ pub fn status(node: &Node, about: &About<'_>) -> Status {
         uptime_ms: ms(about.started.elapsed()),
         interfaces: about.interfaces.to_vec(),
         features: names(node.arena.maps.settings().features).map(String::from).collect(),
-        warnings: warnings(about, node, &services),
+        warnings: about.watch.warnings(node, about.interfaces),
         services,
         counters,
     }
@@ -155,8 +157,16 @@ fn next_hop(node: &Node, backend: &Backend) -> NextHop {
             via: hop.via,
             problem: None,
         },
-        Some(Err(problem)) => NextHop { problem: Some(problem.to_string()), ..none },
-        None => NextHop { problem: Some("not resolved yet".into()), ..none },
+        Some(Err(_)) | None => NextHop { problem: hop_problem(node, backend), ..none },
+    }
+}
+
+/// Why there is no next hop, if there is none.
+pub(super) fn hop_problem(node: &Node, backend: &Backend) -> Option<String> {
+    match node.servers.hop(backend.config.address, backend.mode) {
+        Some(Ok(_)) => None,
+        Some(Err(problem)) => Some(problem.to_string()),
+        None => Some("not resolved yet".into()),
     }
 }
 
@@ -171,89 +181,8 @@ fn counters(maps: &LiveMaps) -> Counters {
     }
 }
 
-/// Worst first: services without a backend, dead backends, unreachable ones, forgotten drains.
-fn warnings(about: &About<'_>, node: &Node, services: &[report::Service]) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    for service in services.iter().filter(|s| s.backends_serving == 0) {
-        let alive = |b: &report::Backend| b.state != report::BackendState::Down;
-        let drained = service.backends.iter().find(|b| alive(b) && b.admin != Admin::Ready);
-        let message = match service.backends.iter().any(alive) {
-            true => {
-                "has only draining backends: they get the new traffic too, as nothing else is left"
-            }
-            false => "has no backend left: the service is down",
-        };
-        warnings.push(Warning {
-            subject: service.name.clone(),
-            message: message.into(),
-            next: drained.map(|b| format!("lb backend ready {}/{}", service.name, b.name)),
-        });
-    }
-    let all = || services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b)));
-    let running = node.services.iter().flat_map(|r| r.backends.iter().map(move |b| (r, b)));
-    for ((service, backend), (running, configured)) in all().zip(running) {
-        if backend.health.state != HealthState::Down {
-            continue;
-        }
-        let since = long_age(backend.health.since_ms);
-        let reason = backend.health.last_failure.as_deref().unwrap_or("its probes fail");
-        let found = backend.health.detection_ms.map_or(String::new(), |ms| {
-            format!("; found and taken out within {ms:.0} ms of the first failing probe")
-        });
-        warnings.push(Warning {
-            subject: format!("{}/{}", service.name, backend.name),
-            message: format!("is down for {since}: {reason}{found}"),
-            next: probe_by_hand(&running.config, &configured.config),
-        });
-    }
-    for (service, backend) in all() {
-        let Some(problem) = &backend.next_hop.problem else { continue };
-        warnings.push(Warning {
-            subject: format!("{}/{}", service.name, backend.name),
-            message: format!("has no next hop: {problem}"),
-            next: None,
-        });
-    }
-    for (service, backend) in all() {
-        let (Admin::Drain(absence) | Admin::Maintenance(absence)) = &backend.admin else {
-            continue;
-        };
-        let Absence { reason, actor, since_ms, .. } = absence;
-        let subject = format!("{}/{}", service.name, backend.name);
-        let since = long_age(*since_ms);
-        let reason = reason.as_ref().map_or(String::new(), |reason| format!(" (\"{reason}\")"));
-        let left = backend.flows.map_or(String::new(), |flows| {
-            format!(", {flows} {} left", if flows == 1 { "flow" } else { "flows" })
-        });
-        let passes = match backend.health.state {
-            HealthState::Up => "; its probes pass",
-            HealthState::Unknown | HealthState::Down => "",
-        };
-        warnings.push(Warning {
-            message: format!("is drained for {since} by {actor}{reason}{left}{passes}"),
-            next: Some(format!("lb backend ready {subject}")),
-            subject,
-        });
-    }
-    for interface in about.interfaces.iter().filter(|i| i.xdp == "generic") {
-        warnings.push(Warning {
-            subject: interface.name.clone(),
-            message: "runs in generic XDP mode, several times slower than native".into(),
-            next: Some(format!("ethtool -i {}", interface.name)),
-        });
-    }
-    for service in services.iter().filter(|s| s.backends_serving == 1 && s.backends_total > 1) {
-        warnings.push(Warning {
-            subject: service.name.clone(),
-            message: "has one backend left: its failure takes the service down".into(),
-            next: None,
-        });
-    }
-    warnings
-}
-
 /// The command that asks a backend what its probe asks.
-fn probe_by_hand(service: &model::Service, backend: &model::Backend) -> Option<String> {
+pub(super) fn probe_by_hand(service: &model::Service, backend: &model::Backend) -> Option<String> {
     let target = service.probed_at(backend);
     match &service.health.probe {
         Probe::None => None,

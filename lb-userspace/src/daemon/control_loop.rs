@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::plane::Plane;
 use super::{check_nat_ports, needed};
+use crate::alert::notifier::{Notifier, Question};
 use crate::config::{self, Config};
 use crate::control::backend::Drain;
 use crate::control::blocks::check_harmless;
@@ -20,6 +21,7 @@ use crate::control::explain::explain;
 use crate::control::handle::{Actor, BackendChange, BlockChange, Request};
 use crate::control::node::{Node, Resting};
 use crate::control::status::{About, epoch_ms, status};
+use crate::control::watch::Watch;
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::dataplane::grace;
 use crate::net::{NextHopEvent, TooBig};
@@ -69,6 +71,8 @@ pub(super) struct ControlLoop {
     /// Read again on reload.
     file: Option<PathBuf>,
     interfaces: Vec<Interface>,
+    watch: Watch,
+    notifier: Notifier,
     started: Instant,
     grace: Option<JoinHandle<Resting>>,
     sweep: Option<JoinHandle<Result<Swept>>>,
@@ -92,6 +96,8 @@ impl ControlLoop {
         store: Store,
         state: State,
         file: Option<PathBuf>,
+        watch: Watch,
+        notifier: Notifier,
     ) -> Self {
         let interfaces = plane.interfaces();
         let started = Instant::now();
@@ -109,6 +115,8 @@ impl ControlLoop {
             sweep_at,
             test: None,
             test_at: started,
+            watch,
+            notifier,
         }
     }
 
@@ -140,6 +148,7 @@ impl ControlLoop {
                 () = sleep_until(end) => self.end_what_is_over(),
                 resting = finished(&mut self.grace) => resting.and_then(|r| self.node.rested(r)),
                 swept = finished(&mut self.sweep) => self.on_swept(swept),
+                () = sleep_until(self.watch.next()) => { self.look(); Ok(()) }
                 () = sleep_until(self.sweep_at), if self.sweep.is_none() => {
                     self.begin_sweep();
                     Ok(())
@@ -162,6 +171,7 @@ impl ControlLoop {
     fn on_probes(&mut self, results: &mut Vec<ProbeEvent>) {
         let mut moved = Vec::new();
         for event in results.drain(..) {
+            self.watch.on_probe(event.key, event.result.as_ref(), event.at);
             let transition = event.transition.clone();
             match self.node.on_probe(event) {
                 Ok(Some(place)) => {
@@ -170,6 +180,9 @@ impl ControlLoop {
                 Ok(None) => {}
                 Err(error) => not_handled(&error),
             }
+        }
+        if !moved.is_empty() {
+            self.watch.hurry();
         }
         for ((s, b), detection, failure) in moved {
             let Some(running) = self.node.services.get(s) else { continue };
@@ -211,6 +224,7 @@ impl ControlLoop {
                     started: self.started,
                     interfaces: &self.interfaces,
                     freezes: &self.state.freezes,
+                    watch: &self.watch,
                 };
                 let _ = reply.send(Ok(status(&self.node, &about)));
             }
@@ -243,6 +257,11 @@ impl ControlLoop {
             Request::Block { change, actor, reply } => {
                 let _ = reply.send(self.change_blocks(change, &actor).await);
             }
+            Request::Alerts(reply) => {
+                self.notifier.observe(self.watch.now(&self.node, &self.interfaces));
+                self.notifier.ask(Question::List(reply));
+            }
+            Request::AlertTest(reply) => self.notifier.ask(Question::Test(reply)),
             Request::Explain { protocol, client, vip, reply } => {
                 let _ = reply.send(explain(&self.node, protocol, client, vip));
             }
@@ -504,6 +523,8 @@ impl ControlLoop {
         if let Err(error) = self.set_frozen() {
             not_handled(&error);
         }
+        self.notifier.set_targets(&self.state.config.alerts);
+        self.watch.hurry();
         for change in &changes {
             tracing::info!(%actor, revision = self.state.revision, %change, "configuration");
         }
@@ -536,6 +557,14 @@ impl ControlLoop {
 
     fn unchanged(&self) -> Changed {
         Changed { revision: self.state.revision, changes: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Looks at a part of what runs, and has told what is wrong with all of it.
+    fn look(&mut self) {
+        let found = self.watch.turn(&self.node, &self.interfaces, self.state.revision);
+        if let Some(found) = found {
+            self.notifier.observe(found);
+        }
     }
 
     /// Waits out a grace period beside the loop, if something was given up.

@@ -14,12 +14,15 @@ use anyhow::{Context, Result, bail};
 use lb_common::abi::FEATURE_FILTERS;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::alert::Clock;
+use crate::alert::notifier::Notifier;
 use crate::api;
 use crate::cli::RunOptions;
 use crate::config::{self, Config};
 use crate::control::handle::Handle;
 use crate::control::node::Node;
 use crate::control::status::epoch_ms;
+use crate::control::watch::Watch;
 use crate::dataplane::features;
 use crate::dataplane::load;
 use crate::net::{self, NextHopEvent, PathMtuListener, Resolver};
@@ -81,6 +84,8 @@ async fn serve(options: RunOptions) -> Result<()> {
         "balancing"
     );
 
+    let clock = Clock::new();
+    let notifier = Notifier::start(&options.state_dir, &state.config.alerts, clock)?;
     give_back_memory();
     let (handle, requests) = Handle::new();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -88,7 +93,8 @@ async fn serve(options: RunOptions) -> Result<()> {
         let _ = stopped.await;
     }));
     let inputs = Inputs { signals, requests, probes, hops, too_big };
-    let mut control = ControlLoop::new(node, plane, store, state, options.file);
+    let mut control =
+        ControlLoop::new(node, plane, store, state, options.file, Watch::new(clock), notifier);
     let result = control.run(inputs).await;
 
     // Detach first: from here on packets take the way they took before us.

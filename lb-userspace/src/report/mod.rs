@@ -3,6 +3,7 @@
 //! Fields are only ever added. Times are milliseconds; shares are 0 to 1; addresses are text.
 
 mod age;
+mod alerts;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,9 +11,11 @@ use std::net::IpAddr;
 use lb_common::verdict::{Event, Kind, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::alert::{Kind as AlertKind, Severity};
 use crate::config::model::{Frontend, Mode, Prefix};
 
 pub use age::{age, long_age};
+pub use alerts::{AlertState, AlertTarget, AlertTest, Alerts};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -37,13 +40,19 @@ pub struct Interface {
     pub xdp: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Something that is wrong now: what `lb status` warns of, and what alerts are about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
-    /// `SERVICE` or `SERVICE/NAME`, or `node`.
+    pub kind: AlertKind,
+    pub severity: Severity,
+    /// `SERVICE` or `SERVICE/NAME`, or the name of an interface.
     pub subject: String,
+    /// What of it is wrong; a sentence whose subject is `subject`.
     pub message: String,
     /// The command to run next, if there is one.
     pub next: Option<String>,
+    /// Since when, in milliseconds since the epoch, where that is known.
+    pub since_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -393,9 +402,12 @@ pub(crate) fn sample() -> Status {
         interfaces: vec![Interface { name: "eth0".into(), index: 2, xdp: "native".into() }],
         features: vec!["nat".into()],
         warnings: vec![Warning {
+            kind: AlertKind::BackendDown,
+            severity: Severity::Warning,
             subject: "web/web-02".into(),
             message: "is down for 4m 12s: connection refused on 10.0.0.12:80".into(),
             next: Some("curl -v http://10.0.0.12:80/healthz".into()),
+            since_ms: None,
         }],
         services: vec![Service {
             name: "web".into(),

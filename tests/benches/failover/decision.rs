@@ -100,7 +100,7 @@ impl Scene {
         let (prober, results) = Prober::new();
         let (resolver, hops) = Resolver::start(node.interfaces.clone()).expect("netlink");
         let services = (0..services).map(|number| service(number, backends)).collect();
-        let config = Config { node: node.clone(), services };
+        let config = Config { node: node.clone(), alerts: Vec::new(), services };
         let mut node = Node::new(loaded.maps.clone(), node, prober, resolver);
         node.apply(&config, &Drains::new(), true).expect("the configuration fits");
         let health = Health::new(Probe::Tcp);

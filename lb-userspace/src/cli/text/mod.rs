@@ -2,6 +2,7 @@
 //!
 //! Pure: a report in, a string out. Lines that begin with `!` or `ok` are coloured by [`paint`].
 
+mod alerts;
 mod blocks;
 mod decap;
 mod format;
@@ -11,6 +12,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use alerts::{alert_tests, alerts};
 pub(crate) use blocks::blocks;
 pub(crate) use decap::decap;
 pub(crate) use status::{Since, backends, notes, services, status};

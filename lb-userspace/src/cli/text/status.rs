@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::format::{count, percent, safe_line, wrap};
 use super::table::Table;
-use crate::report::{Absence, Admin, Backend, BackendState, HealthState, Service, Status};
+use crate::report::{Absence, Admin, Backend, BackendState, HealthState, Service, Status, Warning};
 use crate::report::{age, long_age};
 
 /// An earlier status, to show rates instead of totals.
@@ -31,11 +31,7 @@ pub(crate) fn status(status: &Status, since: Option<Since<'_>>, width: usize) ->
 
 fn problems(status: &Status, width: usize, out: &mut String) {
     for warning in &status.warnings {
-        let text = format!("{} {}", warning.subject, warning.message);
-        out.push_str(&wrap(&text, "! ", "  ", width));
-        if let Some(next) = &warning.next {
-            out.push_str(&wrap(next, "    next: ", "      ", width));
-        }
+        problem(warning, width, out);
     }
     if status.warnings.is_empty() {
         let total: u32 = status.services.iter().map(|service| service.backends_total).sum();
@@ -45,6 +41,15 @@ fn problems(status: &Status, width: usize, out: &mut String) {
             _ => format!("ok nothing is wrong; {serving} of {total} backends are serving"),
         };
         out.push_str(&wrap(&text, "", "  ", width));
+    }
+}
+
+/// What is wrong with whom, and what to do about it.
+pub(super) fn problem(warning: &Warning, width: usize, out: &mut String) {
+    let text = format!("{} {}", warning.subject, warning.message);
+    out.push_str(&wrap(&text, "! ", "  ", width));
+    if let Some(next) = &warning.next {
+        out.push_str(&wrap(next, "    next: ", "      ", width));
     }
 }
 

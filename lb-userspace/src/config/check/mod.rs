@@ -4,6 +4,7 @@
 
 mod across;
 mod address;
+mod alert;
 mod backend;
 mod failover;
 mod features;
@@ -21,6 +22,7 @@ use super::place::{Gaps, Place, Problem};
 pub(crate) fn check(config: &Config, gaps: &Gaps) -> Vec<Problem> {
     let mut problems = Vec::new();
     node::check(&config.node, &mut problems);
+    alert::check(&config.alerts, &mut problems);
     for (s, service) in config.services.iter().enumerate() {
         service::check(s, service, gaps, &mut problems);
         health::check(s, service, gaps, &mut problems);

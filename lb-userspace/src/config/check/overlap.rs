@@ -125,7 +125,8 @@ mod tests {
             let expect = ambiguous(&of);
             let service = Service { listen: of, ..Service::new("web", Mode::Dsr) };
             let mut problems = Vec::new();
-            check(&Config { node: Node::default(), services: vec![service] }, &mut problems);
+            let (node, alerts) = (Node::default(), Vec::new());
+            check(&Config { node, alerts, services: vec![service] }, &mut problems);
             prop_assert_eq!(!problems.is_empty(), expect, "{:?}", problems);
         }
     }

@@ -18,6 +18,11 @@ pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec
         name(key("name"), &service.name, problems);
     }
     times(s, service, problems);
+    if service.capacity_warning.is_some_and(|percent| !(1..=100).contains(&percent)) {
+        let hint = "\"75%\" suits most services; leave it out to hear of each backend that is out";
+        let message = "`capacity_warning` must be 1% to 100%";
+        problems.push(Problem::new(key("capacity_warning"), message, hint));
+    }
     if service.listen.is_empty() && !gaps.contains(&key("listen")) {
         problems.push(Problem::new(
             key("listen"),

@@ -3,6 +3,7 @@
 //! A value that can't be read becomes a finding, and its place a gap, so that the cross-checks
 //! still run over all the rest. What the values *mean* together is `check`'s business.
 
+mod alert;
 mod backend;
 mod failover;
 mod health;
@@ -41,6 +42,11 @@ struct Lowering {
 pub(crate) fn lower(raw: RawConfig) -> Lowered {
     let mut lowering = Lowering::default();
     let node = lowering.node(raw.node);
+    let mut alerts = Vec::new();
+    for alert in raw.alert {
+        // One without a target was reported; the next takes its place.
+        alerts.extend(lowering.alert(alerts.len(), alert));
+    }
     let services = raw
         .service
         .into_iter()
@@ -48,7 +54,7 @@ pub(crate) fn lower(raw: RawConfig) -> Lowered {
         .map(|(s, service)| lowering.service(s, service))
         .collect();
     let Lowering { spans, gaps, findings } = lowering;
-    Lowered { config: Config { node, services }, spans, gaps, findings }
+    Lowered { config: Config { node, alerts, services }, spans, gaps, findings }
 }
 
 impl Lowering {

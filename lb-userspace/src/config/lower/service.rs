@@ -12,6 +12,7 @@ use crate::config::model::{
 };
 use crate::config::place::Place;
 use crate::config::raw::{RawBackend, RawQuic, RawRateLimit, RawService};
+use crate::config::value::parse_percent;
 
 const MODES: [(&str, Mode); 4] =
     [("nat", Mode::Nat), ("dsr", Mode::Dsr), ("ipip", Mode::Ipip), ("gue", Mode::Gue)];
@@ -72,6 +73,9 @@ impl Lowering {
             mss: raw.mss.map(|mss| to_u16(self.open(key("mss"), mss))),
             allow: self.prefixes(allow, |a| Place::Allow(s, a)),
             rate_limit: raw.rate_limit.and_then(|limit| self.rate_limit(s, limit)),
+            capacity_warning: raw.capacity_warning.and_then(|text| {
+                self.read(key("capacity_warning"), text, "a part of the backends", parse_percent)
+            }),
             backends: self.backends(s, raw.backends),
         }
     }

@@ -53,7 +53,8 @@ impl World {
     }
 
     fn try_apply(&mut self, services: &[model::Service], first: bool) -> Result<()> {
-        let config = Config { node: self.node.config.node.clone(), services: services.to_vec() };
+        let node = self.node.config.node.clone();
+        let config = Config { node, alerts: Vec::new(), services: services.to_vec() };
         self.node.apply(&config, &Drains::new(), first)
     }
 

@@ -1,0 +1,290 @@
+//! From the daemon's state to what is wrong now.
+//!
+//! The one place that decides it: `lb status` and alerts show the same list. Pure: what is known
+//! comes as a [`View`], ages and times in milliseconds.
+
+mod view;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use super::{Kind, Severity};
+use crate::report::{BackendState, HealthState, Interface, Warning, long_age};
+
+pub use view::{
+    BackendView, Drained, Flapping, Kept, LatencyOff, Override, Panic, ServiceView, ShareOff,
+};
+
+/// What is wrong, worst first, and whose state is not known yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub conditions: Vec<Warning>,
+    /// Backends that no probe has spoken of yet, and their services: what was said of them before
+    /// is neither confirmed nor over.
+    pub unknown: BTreeSet<String>,
+}
+
+/// All conditions of a node at `now_ms`, in milliseconds since the epoch.
+#[must_use]
+pub fn conditions<'a>(
+    interfaces: &[Interface],
+    services: impl IntoIterator<Item = ServiceView<'a>>,
+    now_ms: u64,
+) -> Found {
+    let mut found = Found::default();
+    for service in services {
+        found.add_service(&service, now_ms);
+    }
+    found.add_interfaces(interfaces);
+    found.sort();
+    found
+}
+
+impl Found {
+    /// The node's own.
+    pub fn add_interfaces(&mut self, interfaces: &[Interface]) {
+        for interface in interfaces.iter().filter(|i| i.xdp == "generic") {
+            self.conditions.push(Warning {
+                kind: Kind::GenericXdp,
+                severity: Severity::Info,
+                subject: interface.name.clone(),
+                message: "runs in generic XDP mode, several times slower than native".into(),
+                next: Some(format!("ethtool -i {}", interface.name)),
+                since_ms: None,
+            });
+        }
+    }
+
+    /// Those of a service and its backends.
+    pub fn add_service(&mut self, service: &ServiceView<'_>, now_ms: u64) {
+        let said = Said { subject: service.name.to_owned(), now_ms };
+        self.conditions.extend(said.panic(service));
+        self.conditions.extend(said.coverage(service));
+        self.conditions.extend(said.capacity(service));
+        self.conditions.extend(service.overrides.iter().filter_map(|o| said.expired(o)));
+        for backend in &service.backends {
+            // Most backends are well: nothing is made for them.
+            if !backend.is_plain() {
+                self.add_backend(service, backend, now_ms);
+            }
+        }
+    }
+
+    /// Worst first; equally bad ones by kind, then in the order of the configuration.
+    pub fn sort(&mut self) {
+        self.conditions.sort_by_key(|c| (std::cmp::Reverse(c.severity), c.kind));
+    }
+
+    fn add_backend(&mut self, service: &ServiceView<'_>, backend: &BackendView<'_>, now_ms: u64) {
+        let subject = format!("{}/{}", service.name, backend.name);
+        if backend.health == HealthState::Unknown {
+            self.unknown.insert(subject.clone());
+            self.unknown.insert(service.name.to_owned());
+        }
+        let said = Said { subject, now_ms };
+        self.conditions.extend(
+            [
+                said.down(backend),
+                said.no_next_hop(backend),
+                said.kept(backend),
+                said.flapping(backend),
+                said.latency(backend),
+                said.share(backend),
+                said.drained(backend),
+            ]
+            .into_iter()
+            .flatten(),
+        );
+        self.conditions.extend(backend.overrides.iter().filter_map(|o| said.expired(o)));
+    }
+}
+
+/// About whom something is said, and when.
+struct Said {
+    subject: String,
+    now_ms: u64,
+}
+
+impl Said {
+    fn warning(&self, kind: Kind, message: String) -> Warning {
+        let (severity, subject) = (Severity::Warning, self.subject.clone());
+        Warning { kind, severity, subject, message, next: None, since_ms: None }
+    }
+
+    fn critical(&self, kind: Kind, message: String) -> Warning {
+        Warning { severity: Severity::Critical, ..self.warning(kind, message) }
+    }
+
+    fn ago(&self, age_ms: u64) -> Option<u64> {
+        Some(self.now_ms.saturating_sub(age_ms))
+    }
+
+    fn panic(&self, service: &ServiceView<'_>) -> Option<Warning> {
+        let panic = service.panic.as_ref()?;
+        let (healthy, total) = (panic.healthy, service.backends.len());
+        let message = format!(
+            "fails open: only {healthy} of {total} backends pass their probes, so all of them get \
+             traffic"
+        );
+        let next = Some(format!("lb backend list {}", self.subject));
+        let since_ms = self.ago(panic.since_ms);
+        Some(Warning { next, since_ms, ..self.critical(Kind::Panic, message) })
+    }
+
+    fn coverage(&self, service: &ServiceView<'_>) -> Option<Warning> {
+        let count = service.violations;
+        let (flows, they) = if count == 1 { ("flow", "it") } else { ("flows", "them") };
+        (count > 0).then(|| {
+            let message = format!(
+                "had {count} recorded {flows} that packets would have missed: a bug that may have \
+                 broken {they}; please report it with the output of `next`"
+            );
+            let next = Some("lb status -o json".into());
+            Warning { next, ..self.critical(Kind::Coverage, message) }
+        })
+    }
+
+    fn capacity(&self, service: &ServiceView<'_>) -> Option<Warning> {
+        let (serving, total) = (service.serving(), service.backends.len());
+        if total == 0 || service.panic.is_some() {
+            return None;
+        }
+        if serving == 0 {
+            return Some(self.no_capacity(service));
+        }
+        // One that was just added and not probed yet is not missing.
+        let out = |b: &&BackendView<'_>| !b.takes() && b.health != HealthState::Unknown;
+        let out = service.backends.iter().filter(out).count();
+        let is_low = match service.capacity_warning {
+            None => out > 0,
+            Some(percent) => (total - out) * 100 < total * usize::from(percent),
+        };
+        is_low.then(|| {
+            let last = match serving {
+                1 => ": its failure takes the service down",
+                _ => "",
+            };
+            let message = format!("serves with {serving} of {total} backends{last}");
+            Warning {
+                next: Some(format!("lb backend list {}", self.subject)),
+                ..self.warning(Kind::CapacityLow, message)
+            }
+        })
+    }
+
+    fn no_capacity(&self, service: &ServiceView<'_>) -> Warning {
+        let alive = |b: &&BackendView<'_>| b.state != BackendState::Down;
+        let drained = service.backends.iter().find(|b| alive(b) && b.drained.is_some());
+        let total = service.backends.len();
+        let message = match service.backends.iter().any(|b| alive(&b)) {
+            true => "has only draining backends: they get the new traffic too, as nothing else is \
+                     left"
+                .to_owned(),
+            false => format!("has no backend left of {total}: the service is down"),
+        };
+        let next = drained.map(|b| format!("lb backend ready {}/{}", self.subject, b.name));
+        Warning { next, ..self.critical(Kind::CapacityLow, message) }
+    }
+
+    fn down(&self, backend: &BackendView<'_>) -> Option<Warning> {
+        if backend.health != HealthState::Down {
+            return None;
+        }
+        let since = long_age(backend.since_ms);
+        let reason = backend.last_failure.unwrap_or("its probes fail");
+        let found = backend.detection_ms.map_or(String::new(), |ms| {
+            format!("; found and taken out within {ms:.0} ms of the first failing probe")
+        });
+        let message = format!("is down for {since}: {reason}{found}");
+        let (next, since_ms) = (backend.by_hand.clone(), self.ago(backend.since_ms));
+        Some(Warning { next, since_ms, ..self.warning(Kind::BackendDown, message) })
+    }
+
+    fn no_next_hop(&self, backend: &BackendView<'_>) -> Option<Warning> {
+        let problem = backend.hop_problem.as_ref()?;
+        Some(self.warning(Kind::NoNextHop, format!("has no next hop: {problem}")))
+    }
+
+    fn kept(&self, backend: &BackendView<'_>) -> Option<Warning> {
+        let kept = backend.kept.as_ref()?;
+        let since = long_age(kept.since_ms);
+        let message = format!(
+            "fails its probes for {since} and is kept in service, as too many others are out: {}",
+            backend.last_failure.unwrap_or("its probes fail")
+        );
+        let (next, since_ms) = (backend.by_hand.clone(), self.ago(kept.since_ms));
+        Some(Warning { next, since_ms, ..self.warning(Kind::Governor, message) })
+    }
+
+    fn flapping(&self, backend: &BackendView<'_>) -> Option<Warning> {
+        let flapping = backend.flapping.as_ref()?;
+        let (changes, within) = (flapping.changes, long_age(flapping.within_ms));
+        let held = match flapping.held_ms {
+            0 => String::new(),
+            ms => format!("; it is held out for another {}", long_age(ms)),
+        };
+        let message = format!("is flapping: {changes} changes within {within}{held}");
+        let (next, since_ms) = (backend.by_hand.clone(), self.ago(flapping.since_ms));
+        Some(Warning { next, since_ms, ..self.warning(Kind::Flapping, message) })
+    }
+
+    fn latency(&self, backend: &BackendView<'_>) -> Option<Warning> {
+        let off = backend.latency.as_ref()?;
+        let message = format!(
+            "answers its probes within {:.1} ms for {}, where {:.1} ms are usual",
+            off.recent_ms,
+            long_age(off.since_ms),
+            off.usual_ms
+        );
+        let (next, since_ms) = (backend.by_hand.clone(), self.ago(off.since_ms));
+        Some(Warning { next, since_ms, ..self.warning(Kind::Latency, message) })
+    }
+
+    fn share(&self, backend: &BackendView<'_>) -> Option<Warning> {
+        let off = backend.share.as_ref()?;
+        let message = format!(
+            "gets {:.1} % of the last {} new flows, where its weight says {:.1} %",
+            off.share * 100.0,
+            off.flows,
+            off.expected * 100.0
+        );
+        let since_ms = self.ago(off.since_ms);
+        Some(Warning { since_ms, ..self.warning(Kind::Share, message) })
+    }
+
+    fn drained(&self, backend: &BackendView<'_>) -> Option<Warning> {
+        let drained = backend.drained.as_ref()?;
+        let since = long_age(self.now_ms.saturating_sub(drained.at_ms));
+        let reason = drained.reason.map_or(String::new(), |reason| format!(" (\"{reason}\")"));
+        let left = backend.flows.map_or(String::new(), |flows| {
+            format!(", {flows} {} left", if flows == 1 { "flow" } else { "flows" })
+        });
+        let passes = match backend.health {
+            HealthState::Up => "; its probes pass",
+            HealthState::Unknown | HealthState::Down => "",
+        };
+        let actor = drained.actor;
+        let message = format!("is drained for {since} by {actor}{reason}{left}{passes}");
+        Some(Warning {
+            severity: Severity::Info,
+            next: Some(format!("lb backend ready {}", self.subject)),
+            since_ms: Some(drained.at_ms),
+            ..self.warning(Kind::Override, message)
+        })
+    }
+
+    fn expired(&self, set: &Override<'_>) -> Option<Warning> {
+        let until = set.until_ms.filter(|until| *until <= self.now_ms)?;
+        let past = long_age(self.now_ms - until);
+        let reason = set.reason.map_or(String::new(), |reason| format!(" (\"{reason}\")"));
+        let message =
+            format!("is still in {} by {}{reason}, {past} past its end", set.what, set.actor);
+        let next = Some(set.end.clone());
+        Some(Warning {
+            next,
+            since_ms: Some(until),
+            ..self.warning(Kind::OverrideExpired, message)
+        })
+    }
+}

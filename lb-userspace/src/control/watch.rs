@@ -1,0 +1,254 @@
+//! What is wrong, as seen by the control loop: views of its services, made from what runs.
+//!
+//! [`Watch::turn`] looks at a few thousand backends at a time, so that it delays no event by more
+//! than a millisecond; a pass over all of them gives one list.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::backend::Backend;
+use super::node::Node;
+use super::service::Running;
+use super::status::{hop_problem, probe_by_hand};
+use crate::alert::Clock;
+use crate::alert::conditions::{
+    BackendView, Drained, Found, LatencyOff, ServiceView, ShareOff,
+};
+use crate::alert::latency::{self, Usual};
+use crate::alert::share::{self, Member, Window};
+use crate::config::model::HashPolicy;
+use crate::control::health::{HealthState, ProbeResult};
+use crate::report::{BackendState, Interface, Warning};
+
+/// Between the beginnings of two passes, and between two turns of one: at least.
+const PASS: Duration = Duration::from_secs(1);
+const TURN: Duration = Duration::from_millis(1);
+/// The share of time that looking may take: a large node is looked at less often.
+const SHARE_OF_TIME: u32 = 20;
+/// Backends of a turn; a service is looked at as a whole.
+const BACKENDS: usize = 2_048;
+/// After a change of what is served.
+const SOON: Duration = Duration::from_millis(20);
+
+/// What is learnt of backends for as long as they are there, and how far a pass is.
+#[derive(Debug)]
+pub struct Watch {
+    clock: Clock,
+    /// By the backend's probe.
+    usual: HashMap<u64, Usual>,
+    /// By the service's name.
+    windows: HashMap<String, Window>,
+    next_service: usize,
+    /// The configuration that the pass began with.
+    revision: u64,
+    found: Found,
+    next: Instant,
+}
+
+impl Watch {
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            usual: HashMap::new(),
+            windows: HashMap::new(),
+            next_service: 0,
+            revision: 0,
+            found: Found::default(),
+            next: Instant::now() + PASS,
+        }
+    }
+
+    /// When the next turn is due.
+    #[must_use]
+    pub fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Something moved: a pass that waits begins soon.
+    pub fn hurry(&mut self) {
+        if self.next_service == 0 {
+            self.next = self.next.min(Instant::now() + SOON);
+        }
+    }
+
+    /// Learns from a probe's result.
+    pub fn on_probe(&mut self, probe: u64, result: Option<&ProbeResult>, at: Instant) {
+        let Some(Ok(success)) = result else { return };
+        match self.usual.get_mut(&probe) {
+            Some(usual) => usual.add(success.latency, at),
+            None => drop(self.usual.insert(probe, Usual::new(success.latency, at))),
+        }
+    }
+
+    /// Looks at the next services; all that is wrong, when that was the last of them.
+    pub fn turn(
+        &mut self,
+        node: &Node,
+        interfaces: &[Interface],
+        revision: u64,
+    ) -> Option<Found> {
+        let began = Instant::now();
+        if self.next_service == 0 || self.revision != revision {
+            // Services may be others, or elsewhere: from the beginning.
+            (self.next_service, self.revision) = (0, revision);
+            self.found = Found::default();
+        }
+        let mut backends = 0;
+        while backends < BACKENDS
+            && let Some(running) = node.services.get(self.next_service)
+        {
+            backends += running.backends.len();
+            self.learn_shares(node, running, began);
+            let view = self.service(node, running, began);
+            self.found.add_service(&view, self.clock.now());
+            self.next_service += 1;
+        }
+        let rest = began.elapsed() * SHARE_OF_TIME;
+        if self.next_service < node.services.len() {
+            self.next = Instant::now() + rest.max(TURN);
+            return None;
+        }
+        self.next = Instant::now() + rest.max(PASS);
+        self.next_service = 0;
+        self.forget_gone(node);
+        let mut found = std::mem::take(&mut self.found);
+        found.add_interfaces(interfaces);
+        found.sort();
+        Some(found)
+    }
+
+    /// All that is wrong, at once.
+    #[must_use]
+    pub fn now(&self, node: &Node, interfaces: &[Interface]) -> Found {
+        let now = Instant::now();
+        let services = node.services.iter().map(|running| self.service(node, running, now));
+        crate::alert::conditions(interfaces, services, self.clock.now())
+    }
+
+    /// The same as `lb status` warns of it.
+    #[must_use]
+    pub fn warnings(&self, node: &Node, interfaces: &[Interface]) -> Vec<Warning> {
+        self.now(node, interfaces).conditions
+    }
+
+    fn service<'a>(&self, node: &Node, running: &'a Running, now: Instant) -> ServiceView<'a> {
+        let name = running.config.name.as_str();
+        let window = self.windows.get(name);
+        let backend = |(at, backend): (usize, &'a Backend)| {
+            let off = window.and_then(|window| window.off(at));
+            self.backend(node, running, backend, off, now)
+        };
+        ServiceView {
+            name,
+            capacity_warning: running.config.capacity_warning,
+            violations: running.violations,
+            backends: running.backends.iter().enumerate().map(backend).collect(),
+            ..ServiceView::default()
+        }
+    }
+
+    fn backend<'a>(
+        &self,
+        node: &Node,
+        running: &Running,
+        backend: &'a Backend,
+        share: Option<share::Off>,
+        now: Instant,
+    ) -> BackendView<'a> {
+        let age = |since: Instant| ms(now.saturating_duration_since(since));
+        let health = &backend.health;
+        let off = self.usual.get(&backend.probe).and_then(Usual::off);
+        let is_up = health.state == HealthState::Up;
+        let off = off.filter(|_| is_up);
+        let is_asked = !is_up || off.is_some();
+        let latency = off.map(|latency::Off { recent_ms, usual_ms, since }| LatencyOff {
+            recent_ms,
+            usual_ms,
+            since_ms: age(since),
+        });
+        BackendView {
+            health: health.state,
+            since_ms: age(health.since),
+            last_failure: health.last_failure.as_ref().map(|last| last.failure.text.as_str()),
+            detection_ms: backend.detection.map(|time| time.as_secs_f64() * 1000.0),
+            state: backend.state(),
+            by_hand: is_asked.then(|| probe_by_hand(&running.config, &backend.config)).flatten(),
+            drained: backend.drain.as_ref().map(|drain| Drained {
+                actor: &drain.actor,
+                reason: drain.reason.as_deref(),
+                at_ms: drain.at_ms,
+            }),
+            flows: backend.drain.as_ref().and_then(|_| node.flows(running, backend)),
+            hop_problem: hop_problem(node, backend),
+            latency,
+            share: share.map(|share::Off { share, expected, flows, since }| ShareOff {
+                share,
+                expected,
+                flows,
+                since_ms: age(since),
+            }),
+            ..BackendView::well(&backend.config.name)
+        }
+    }
+
+    /// Takes the counters of a service's new flows, where they say something.
+    fn learn_shares(&mut self, node: &Node, running: &Running, now: Instant) {
+        let name = &running.config.name;
+        let Some(members) = members(node, running) else {
+            self.windows.remove(name);
+            return;
+        };
+        match self.windows.get_mut(name) {
+            Some(window) if window.is_of(&members) => window.take(&members, now),
+            _ => {
+                let window = Window::new(&members, now, running.config.idle_timeout);
+                self.windows.insert(name.clone(), window);
+            }
+        }
+    }
+
+    /// Keeps what is learnt of what is there, where much of it is not.
+    fn forget_gone(&mut self, node: &Node) {
+        let backends: usize = node.services.iter().map(|running| running.backends.len()).sum();
+        if self.usual.len() > backends {
+            let there = || node.services.iter().flat_map(|r| r.backends.iter().map(|b| b.probe));
+            let there: std::collections::HashSet<u64> = there().collect();
+            self.usual.retain(|probe, _| there.contains(probe));
+        }
+        if self.windows.len() > node.services.len() {
+            let there = |name: &str| node.services.iter().any(|r| r.config.name == name);
+            self.windows.retain(|name, _| there(name));
+        }
+    }
+}
+
+/// What each backend should get of new flows, where that is by chance alone: each flow by itself,
+/// and nothing in transition.
+fn members(node: &Node, running: &Running) -> Option<Vec<Member>> {
+    let config = &running.config;
+    let is_settled = |b: &Backend| {
+        matches!(b.state(), BackendState::Serving | BackendState::Drained | BackendState::Down)
+    };
+    if config.hash != HashPolicy::Flow
+        || config.quic.is_some()
+        || !running.backends.iter().all(is_settled)
+    {
+        return None;
+    }
+    let share = |b: &Backend| match b.state() {
+        BackendState::Serving => running.tables.share(b.index),
+        _ => 0.0,
+    };
+    let all: f64 = running.backends.iter().map(share).sum();
+    let members = running.backends.iter().map(|b| Member {
+        key: b.probe,
+        expected: share(b) / all,
+        new_flows: running.counted(&node.arena.maps, b).new_flows,
+    });
+    (all > 0.0).then(|| members.collect())
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
