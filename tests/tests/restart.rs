@@ -212,3 +212,23 @@ fn a_damaged_state_is_refused_and_kept() {
     fs::remove_file(state).unwrap();
     again(&lab).stop().unwrap();
 }
+
+#[test]
+fn who_was_down_is_down_after_a_restart_and_who_was_up_is_not() {
+    let lab = Lab::build(Topology::new(Mode::Nat, 3)).unwrap();
+    let balancer = Balancer::serving(&lab, &[service()]).unwrap();
+    lab.kill_backend(1).unwrap();
+    balancer.wait_for_health("web", "web-02", "down", UP).unwrap();
+    balancer.stop().unwrap();
+    let balancer = Balancer::run(&lab, &Balancer::binary().unwrap()).unwrap();
+    // Before any probe can have said so: `fall` failures take longer than this.
+    let backend = balancer.backend("web", "web-02").unwrap();
+    assert_eq!(backend["health"]["state"], "down", "{backend:#}");
+    assert_eq!(backend["admit"], 0.0, "{backend:#}");
+    assert!(backend["excluded"].as_str().unwrap().starts_with("refused"), "{backend:#}");
+    let report = requests(&lab);
+    assert_eq!(report.failures(), 0, "{:?}", report.failure_kinds());
+    lab.start_backend(1).unwrap();
+    balancer.wait_until_up(UP).unwrap();
+    balancer.stop().unwrap();
+}

@@ -122,7 +122,7 @@ impl Backend {
     pub fn want(&self, on_down: OnDown) -> Option<Want> {
         let is_down = self.health.state == HealthState::Down && self.ruling.is_out;
         match self.health.state {
-            _ if is_down && is_hard(&self.health) && on_down == OnDown::Rehash => Some(Want::Down),
+            _ if is_down && self.health.is_hard() && on_down == OnDown::Rehash => Some(Want::Down),
             _ if is_down || self.drain.is_some() || self.ruling.is_standby => Some(Want::Drain),
             _ if self.ruling.is_out => None,
             HealthState::Up | HealthState::Down => Some(Want::Serve),
@@ -134,7 +134,7 @@ impl Backend {
     pub(super) fn look(&self, now: Instant) -> Seen {
         Seen {
             state: self.health.state,
-            is_hard: is_hard(&self.health),
+            is_hard: self.health.is_hard(),
             is_suspect: self.health.failing_since.is_some(),
             is_blind: self.blind_until.is_some_and(|until| now < until),
             is_ready: self.drain.is_none(),
@@ -155,11 +155,6 @@ impl Backend {
             is_new: self.is_new,
         }
     }
-}
-
-/// Whether nothing usable answers at all.
-fn is_hard(health: &HealthSnapshot) -> bool {
-    health.last_failure.as_ref().is_none_or(|last| last.failure.kind.is_hard())
 }
 
 impl Drain {

@@ -26,8 +26,10 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::config::model::{Health, Probe};
+use crate::control::status::epoch_ms;
 use crate::report;
 pub use crate::report::HealthState;
+use crate::store::Down;
 
 #[cfg(test)]
 mod tests;
@@ -288,6 +290,23 @@ impl HealthSnapshot {
             falls: 0,
             held_until: None,
         }
+    }
+
+    /// Of one that was down before a restart.
+    #[must_use]
+    pub fn inherited(down: &Down, now: Instant) -> Self {
+        let age = Duration::from_millis(epoch_ms().saturating_sub(down.since_ms));
+        // This host may have been up for less.
+        let since = now.checked_sub(age).unwrap_or(now);
+        let failure = down.last_failure();
+        let last_failure = failure.map(|failure| LastFailure { failure, at: since });
+        Self { last_failure, ..Self::initial(HealthState::Down, since) }
+    }
+
+    /// Whether nothing usable answers at all, by the last failure.
+    #[must_use]
+    pub fn is_hard(&self) -> bool {
+        self.last_failure.as_ref().is_none_or(|last| last.failure.kind.is_hard())
     }
 
     /// As the API shows it; `detection` is the caller's measure of the last failure.

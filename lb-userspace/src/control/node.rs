@@ -16,6 +16,7 @@ use super::backend::{Backend, Before, Drain, NewBackend};
 use super::health::{HealthSnapshot, HealthState};
 use super::server_ids::ServerIds;
 use super::servers::Servers;
+use super::status::{epoch_ms, milliseconds};
 use super::service::{Running, is_probed};
 use super::sweep::{FlowsFound, IdleByRow, NatFound, Swept};
 use super::tables::{Arena, Discarded, Need};
@@ -25,6 +26,7 @@ use crate::dataplane::lists::Lists;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{HopProblem, NextHop, Resolver, TooBig};
 use crate::probe::{ProbeEvent, Prober};
+use crate::store::Down;
 
 /// Drains by service and backend name: what the operator wants beside the configuration.
 pub type Drains = HashMap<(String, String), Drain>;
@@ -56,6 +58,8 @@ pub struct Node {
     wants_test: bool,
     /// Servers whose link of ours is down.
     blind: HashSet<IpAddr>,
+    /// Who was down when the daemon ended, until a backend of that name begins.
+    was_down: HashMap<(String, String), Down>,
 }
 
 /// A link that came up needs its neighbours, and perhaps a switch's port, first.
@@ -93,7 +97,31 @@ impl Node {
             changed_at: Instant::now(),
             wants_test: false,
             blind: HashSet::new(),
+            was_down: HashMap::new(),
         }
+    }
+
+    /// Takes who was down when the daemon ended: they begin as that.
+    pub fn inherit(&mut self, down: Vec<Down>) {
+        let key = |down: &Down| (down.service.clone(), down.backend.clone());
+        self.was_down = down.into_iter().map(|down| (key(&down), down)).collect();
+    }
+
+    /// Who is down.
+    #[must_use]
+    pub fn who_is_down(&self) -> Vec<Down> {
+        let now = Instant::now();
+        let is_down = |b: &&Backend| b.health.state == HealthState::Down;
+        let of = |running: &Running, backend: &Backend| Down {
+            service: running.config.name.clone(),
+            backend: backend.config.name.clone(),
+            address: backend.config.address,
+            since_ms: epoch_ms().saturating_sub(milliseconds(now - backend.health.since)),
+            is_hard: backend.health.is_hard(),
+            failure: backend.health.last_failure.as_ref().map(|last| last.failure.text.clone()),
+        };
+        let services = self.services.iter();
+        services.flat_map(|r| r.backends.iter().filter(is_down).map(|b| of(r, b))).collect()
     }
 
     /// Refuses what [`Self::apply`] would.
@@ -446,10 +474,19 @@ impl Node {
         }
         let probe = self.next_probe;
         self.next_probe += 1;
-        let known = before.as_ref().map_or(HealthState::Unknown, |before| before.health.state);
+        let was_down = match before {
+            None if !self.was_down.is_empty() => {
+                let key = (service.name.clone(), backend.name.clone());
+                self.was_down.remove(&key).filter(|down| down.address == backend.address)
+            }
+            _ => None,
+        };
+        let unknown = if was_down.is_some() { HealthState::Down } else { HealthState::Unknown };
+        let known = before.as_ref().map_or(unknown, |before| before.health.state);
         let health = if is_probed(service) {
             let target = service.probed_at(backend);
-            self.prober.spawn(probe, target, service.health.clone(), known)
+            let begun = self.prober.spawn(probe, target, service.health.clone(), known);
+            was_down.map_or(begun, |down| HealthSnapshot::inherited(&down, now))
         } else {
             HealthSnapshot::initial(HealthState::Up, now)
         };

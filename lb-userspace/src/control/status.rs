@@ -39,7 +39,7 @@ pub fn status(node: &Node, about: &About<'_>) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         revision: about.revision,
-        uptime_ms: ms(about.started.elapsed()),
+        uptime_ms: milliseconds(about.started.elapsed()),
         interfaces: about.interfaces.to_vec(),
         features: names(node.arena.maps.settings().features).map(String::from).collect(),
         warnings: about.watch.warnings(node, about.interfaces),
@@ -78,7 +78,7 @@ fn panic(running: &Running) -> Option<report::Panic> {
     let counts = running.governor.last_counts();
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     running.governor.panic_since().map(|since| report::Panic {
-        since_ms: ms(since.elapsed()),
+        since_ms: milliseconds(since.elapsed()),
         counted: number(counts.counted),
         failing: number(counts.failing),
         may_be_out: number(counts.most),
@@ -208,10 +208,12 @@ fn shell_word(text: &str) -> String {
 /// Milliseconds since 1970.
 #[must_use]
 pub fn epoch_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds)
 }
 
-fn ms(time: Duration) -> u64 {
+/// Whole milliseconds of a time.
+#[must_use]
+pub fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

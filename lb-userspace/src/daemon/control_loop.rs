@@ -20,14 +20,14 @@ use crate::control::capacity;
 use crate::control::explain::explain;
 use crate::control::handle::{Actor, BackendChange, BlockChange, Request};
 use crate::control::node::{Node, Resting};
-use crate::control::status::{About, epoch_ms, status};
+use crate::control::status::{About, epoch_ms, milliseconds, status};
 use crate::control::watch::Watch;
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::dataplane::grace;
 use crate::net::{NextHopEvent, TooBig};
 use crate::probe::{BATCH, ProbeEvent, self_test};
 use crate::report::{Block, Changed, Error, ErrorKind, Freeze, Interface, long_age};
-use crate::store::{State, Store};
+use crate::store::{HealthFile, State, Store};
 
 /// Where events come from.
 pub(super) struct Inputs {
@@ -58,6 +58,8 @@ impl Signals {
 
 /// How often idle NAT connections are looked for, and settled changes swept, at the least.
 const SWEEP: Duration = Duration::from_secs(1);
+/// After a change of health it is written for a restart: not each of many at once.
+const HEALTH_WRITTEN: Duration = Duration::from_secs(1);
 /// Between two tests of the prober by itself.
 const RETEST: Duration = Duration::from_millis(500);
 /// The share of time that sweeping may take: a large table is swept less often.
@@ -67,6 +69,9 @@ pub(super) struct ControlLoop {
     node: Node,
     plane: Plane,
     store: Store,
+    health_file: HealthFile,
+    /// When who is down is next written, if that may have changed.
+    health_at: Option<Instant>,
     state: State,
     /// Read again on reload.
     file: Option<PathBuf>,
@@ -93,7 +98,7 @@ impl ControlLoop {
     pub(super) fn new(
         node: Node,
         plane: Plane,
-        store: Store,
+        (store, health_file): (Store, HealthFile),
         state: State,
         file: Option<PathBuf>,
         watch: Watch,
@@ -106,6 +111,8 @@ impl ControlLoop {
             node,
             plane,
             store,
+            health_file,
+            health_at: None,
             state,
             file,
             interfaces,
@@ -128,12 +135,13 @@ impl ControlLoop {
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
             let end = self.next_end();
+            let health_at = self.health_at.unwrap_or_else(far_away);
             let tests = self.node.wants_test() && self.test.is_none();
             let done = tokio::select! {
                 // In this order: an end before all, and failures before what can wait.
                 biased;
-                _ = signals.terminate.recv() => return Ok(()),
-                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.terminate.recv() => return self.end(),
+                _ = signals.interrupt.recv() => return self.end(),
                 1.. = probes.recv_many(&mut results, BATCH) => {
                     self.on_probes(&mut results);
                     Ok(())
@@ -146,6 +154,7 @@ impl ControlLoop {
                 Some(request) = requests.recv() => { self.on_request(request).await; Ok(()) }
                 () = sleep_until(clock) => self.node.on_clock(),
                 () = sleep_until(end) => self.end_what_is_over(),
+                () = sleep_until(health_at) => self.write_health(),
                 resting = finished(&mut self.grace) => resting.and_then(|r| self.node.rested(r)),
                 swept = finished(&mut self.sweep) => self.on_swept(swept),
                 () = sleep_until(self.watch.next()) => { self.look(); Ok(()) }
@@ -173,6 +182,9 @@ impl ControlLoop {
         for event in results.drain(..) {
             self.watch.on_probe(event.key, event.result.as_ref(), event.at);
             let transition = event.transition.clone();
+            if transition.is_some() {
+                self.health_at.get_or_insert_with(|| Instant::now() + HEALTH_WRITTEN);
+            }
             match self.node.on_probe(event) {
                 Ok(Some(place)) => {
                     moved.extend(transition.map(|t| (place, t.first.elapsed(), t.failure)));
@@ -197,6 +209,18 @@ impl ControlLoop {
                 None => tracing::info!(%service, %backend, "backend is up"),
             }
         }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if let Err(error) = self.write_health() {
+            not_handled(&error);
+        }
+        Ok(())
+    }
+
+    fn write_health(&mut self) -> Result<()> {
+        self.health_at = None;
+        self.health_file.write(self.node.who_is_down())
     }
 
     fn on_hop(&mut self, event: NextHopEvent) -> Result<()> {
@@ -609,10 +633,6 @@ impl ControlLoop {
 /// What a freeze is on.
 fn frozen_words(service: Option<&str>) -> String {
     service.map_or("all services".into(), |service| format!("service {service}"))
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The task's result; never, while there is no task.

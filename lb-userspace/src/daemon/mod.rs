@@ -27,7 +27,7 @@ use crate::dataplane::features;
 use crate::dataplane::load;
 use crate::net::{self, NextHopEvent, PathMtuListener, Resolver};
 use crate::probe::Prober;
-use crate::store::{State, Store};
+use crate::store::{HealthFile, State, Store};
 
 use control_loop::{ControlLoop, Inputs, Signals};
 use plane::Plane;
@@ -45,6 +45,7 @@ pub fn run(options: RunOptions) -> Result<()> {
 async fn serve(options: RunOptions) -> Result<()> {
     let signals = Signals::new()?;
     let (store, state) = Store::open(&options.state_dir)?;
+    let (health_file, was_down) = HealthFile::open(&options.state_dir);
     let state = resume(state, options.config)?;
     check_nat_ports(&state.config)?;
     let links = net::devices(&state.config.node.interfaces).await?;
@@ -63,6 +64,7 @@ async fn serve(options: RunOptions) -> Result<()> {
         .context("cannot follow the kernel's routes over netlink")?;
     let maps = loaded.maps.clone();
     let mut node = Node::new(maps, state.config.node.clone(), prober, resolver);
+    node.inherit(was_down);
     node.apply(&state.config, &state.drains(), true)?;
     node.set_blocked(state.blocks.prefixes())?;
     node.set_frozen(|service| state.freezes.of(service).is_some())?;
@@ -94,7 +96,15 @@ async fn serve(options: RunOptions) -> Result<()> {
     }));
     let inputs = Inputs { signals, requests, probes, hops, too_big };
     let mut control =
-        ControlLoop::new(node, plane, store, state, options.file, Watch::new(clock), notifier);
+        ControlLoop::new(
+        node,
+        plane,
+        (store, health_file),
+        state,
+        options.file,
+        Watch::new(clock),
+        notifier,
+    );
     let result = control.run(inputs).await;
 
     // Detach first: from here on packets take the way they took before us.

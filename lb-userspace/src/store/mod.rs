@@ -9,6 +9,8 @@
 //! that was edited since wins, and what the CLI changed before is given up, with a warning.
 //! Drains and blocks are the operator's and outlast both.
 
+mod health;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -22,6 +24,8 @@ use crate::control::backend::Drain;
 use crate::control::blocks::Blocks;
 use crate::control::freezes::Freezes;
 use crate::control::node::Drains;
+
+pub use health::{Down, HealthFile};
 
 /// Raised when the file's shape changes.
 const VERSION: u32 = 1;
