@@ -13,9 +13,7 @@ use crate::config::model::{self, Probe};
 use crate::dataplane::features::names;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{self, mac_text};
-use crate::report::{
-    self, Admin, Counters, NamedCount, NextHop, Status,
-};
+use crate::report::{self, Admin, Counters, NamedCount, NextHop, Status};
 
 /// What the daemon knows beside the node.
 #[derive(Debug)]

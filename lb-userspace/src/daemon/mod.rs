@@ -97,7 +97,9 @@ async fn serve(options: RunOptions) -> Result<()> {
     let result = control.run(inputs).await;
 
     // Detach first: from here on packets take the way they took before us.
-    let detached = control.into_plane().detach();
+    let (plane, notifier) = control.into_parts();
+    let detached = plane.detach();
+    notifier.stop();
     let _ = stop.send(());
     let _ = api.await;
     detached?;
