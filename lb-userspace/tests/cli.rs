@@ -11,7 +11,7 @@ use std::thread;
 use lb_userspace::api::{bind, serve};
 use lb_userspace::config::{Config, apply_backend_change, diff, parse, to_toml};
 use lb_userspace::control::handle::{BlockChange, Handle, Request};
-use lb_userspace::report::{Block, Changed, Counters, Error, ErrorKind, Status};
+use lb_userspace::report::{AlertTest, Alerts, Block, Changed, Counters, Error, ErrorKind, Status};
 use tempfile::TempDir;
 
 const SAMPLE: &str = r#"[node]
@@ -175,6 +175,18 @@ fn answer(config: &mut Config, revision: &mut u64, request: Request) {
                 }),
             });
         }
+        Request::Alerts(reply) => {
+            let _ = reply.send(Ok(Alerts::default()));
+        }
+        Request::AlertTest(reply) => {
+            let test = |target: &str, error: Option<&str>| AlertTest {
+                target: target.into(),
+                error: error.map(Into::into),
+                took_ms: 7,
+            };
+            let tests = [test("https://h/…", None), test("exec /bin/page", Some("exit 1"))];
+            let _ = reply.send(Ok(tests.to_vec()));
+        }
         Request::Explain { reply, .. } => {
             let _ = reply.send(Err(Error::new(ErrorKind::Internal, "no tables yet", "wait")));
         }
@@ -217,6 +229,8 @@ fn what_works() {
         ("backend drain web/web-03 --reason because", "nothing to change"),
         ("backend ready web/web-03 -o json", "\"revision\": 4"),
         ("backend remove web/web-03", "web/web-03: removed"),
+        ("alerts", "ok nothing is wrong"),
+        ("alerts -o json", "\"targets\": []"),
         ("block list", "198.51.100.0/24  scans   uid 0"),
         ("block list -o json", "\"until_ms\": null"),
         ("block add 203.0.113.7 --reason flood --for 12h", "Some(43200s)"),
@@ -267,6 +281,8 @@ fn what_is_refused_says_why_and_changes_nothing() {
         ("block add 203.0.113.7 --for 10", 2, "ms, s, m or h"),
         ("block add 0.0.0.0/0", 1, "say --force"),
         ("block remove", 2, "required"),
+        ("alerts test", 1, ""),
+        ("alerts tset", 2, "similar subcommand exists: 'test'"),
         // Starting.
         ("run -c @/none.toml", 2, "can't read"),
         ("run -c @/bad.toml", 2, "'tunnel' is not a forwarding mode"),

@@ -25,6 +25,7 @@ mod registry;
 mod topology;
 mod transfer;
 mod udp_echo;
+mod webhook;
 mod xdp_pass;
 
 pub use balancer::{BackendConfig, Balancer, QUICK_DETECTION, ServiceConfig};
@@ -47,3 +48,4 @@ pub use registry::{down, down_stale, kept};
 pub use topology::{Arms, Family, Mode, Topology, VIP4, VIP6};
 pub use transfer::{download, upload};
 pub use udp_echo::UdpEcho;
+pub use webhook::{Post, Webhook};

@@ -3,9 +3,9 @@
 //! The one place that decides it: `lb status` and alerts show the same list. Pure: what is known
 //! comes as a [`View`], ages and times in milliseconds.
 
-mod view;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::collections::BTreeSet;
 

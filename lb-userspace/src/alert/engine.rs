@@ -7,9 +7,9 @@
 //!
 //! Pure: time is an argument, in milliseconds since the epoch.
 
-mod subscriber;
 #[cfg(test)]
 mod props;
+mod subscriber;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +25,8 @@ pub use subscriber::{Item, Message, Rules, Subscriber, Told};
 
 /// The most conditions followed: as many as anybody may still want to be told of one by one.
 pub const MOST: usize = 10_000;
-/// After a start nothing is called over for so long: next hops and probes are learnt anew.
+/// For so long after a start nothing that was told before it is called over: next hops and probes
+/// are learnt anew.
 pub const QUIET_MS: u64 = 30_000;
 
 /// What makes two conditions one alert.

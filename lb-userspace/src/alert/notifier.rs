@@ -30,12 +30,17 @@ const QUESTIONS: usize = 16;
 /// At least as often it looks what is due.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Its end is not waited for longer: a look-up of a name may take its time.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// The other end of the thread; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Notifier {
     found: watch::Sender<Arc<Found>>,
     targets: watch::Sender<Arc<Vec<Alert>>>,
     questions: mpsc::Sender<Question>,
+    /// Closed when the thread has ended.
+    ended: std::sync::mpsc::Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -59,11 +64,12 @@ impl Notifier {
         let (targets, targets_end) = watch::channel(Arc::new(alerts.to_vec()));
         let (questions, questions_end) = mpsc::channel(QUESTIONS);
         let memory = Memory::open(directory);
-        let inputs =
-            Inputs { found: found_end, targets: targets_end, questions: questions_end };
+        let inputs = Inputs { found: found_end, targets: targets_end, questions: questions_end };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start the thread of alerts")?;
+        let (running, ended) = std::sync::mpsc::channel();
         let run = move || {
+            let _running: std::sync::mpsc::Sender<()> = running;
             runtime.block_on(Telling::new(memory, clock).run(inputs));
             // A look-up of a name may block for long; nobody waits for it any more.
             runtime.shutdown_background();
@@ -72,7 +78,15 @@ impl Notifier {
             .name("alerts".into())
             .spawn(run)
             .context("cannot start the thread of alerts")?;
-        Ok(Self { found, targets, questions })
+        Ok(Self { found, targets, questions, ended })
+    }
+
+    /// Ends the thread, and with it the programs that it runs.
+    pub fn stop(self) {
+        let Self { found, targets, questions, ended } = self;
+        drop((found, targets, questions));
+        // An error either way: it has ended, or it will with the process.
+        let _ = ended.recv_timeout(FAREWELL);
     }
 
     /// All that is wrong now.
@@ -194,7 +208,10 @@ impl Telling {
 
     fn observe(&mut self, found: &Found) {
         if let Some(left_out) = self.engine.observe(found, self.clock.now()) {
-            tracing::warn!(left_out, "more is wrong than alerts follow: nobody is told of the rest");
+            tracing::warn!(
+                left_out,
+                "more is wrong than alerts follow: nobody is told of the rest"
+            );
         }
     }
 

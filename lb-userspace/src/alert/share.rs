@@ -127,8 +127,7 @@ impl Watched {
         let sigma = (n * p * (1.0 - p)).sqrt();
         let is_off = p > 0.0 && distance > SIGMAS * sigma && distance > RELATIVE * n * p;
         let since = self.off.map_or(now, |off| off.since);
-        self.off =
-            is_off.then(|| Off { share: own as f64 / n, expected: p, flows: total, since });
+        self.off = is_off.then(|| Off { share: own as f64 / n, expected: p, flows: total, since });
     }
 }
 

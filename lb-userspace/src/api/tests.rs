@@ -14,7 +14,7 @@ use super::*;
 use crate::config::model::{Config, Ports};
 use crate::config::{apply_backend_change, parse};
 use crate::control::handle::{Handle, Request};
-use crate::report::{Changed, Error, ErrorKind, Explanation};
+use crate::report::{AlertTest, Alerts, Changed, Error, ErrorKind, Explanation};
 
 const SAMPLE: &str = r#"
 [node]
@@ -117,6 +117,18 @@ fn answer(config: &mut Config, request: Request) {
         Request::Block { change, actor, reply } => {
             let _ = reply.send(Ok(changed(vec![format!("{actor}: {change:?}")])));
         }
+        Request::Alerts(reply) => {
+            let _ = reply.send(Ok(Alerts::default()));
+        }
+        Request::AlertTest(reply) => {
+            let test = |target: &str, error: Option<&str>| AlertTest {
+                target: target.into(),
+                error: error.map(Into::into),
+                took_ms: 7,
+            };
+            let tests = [test("https://h/…", None), test("exec /bin/page", Some("exit 1"))];
+            let _ = reply.send(Ok(tests.to_vec()));
+        }
         Request::Explain { vip, reply, .. } => {
             let _ = reply.send(Ok(Explanation {
                 service: Some("web".into()),
@@ -184,6 +196,8 @@ fn a_client_reads_and_changes() {
             client: "198.51.100.7:40000".parse().unwrap(),
             vip: "192.0.2.10:80".parse().unwrap(),
         };
+        assert_eq!(client.alerts().await.unwrap(), Alerts::default());
+        assert_eq!(client.alert_test().await.unwrap().len(), 2);
         assert_eq!(client.explain(&flow).await.unwrap().verdict, "192.0.2.10:80");
 
         daemon.stop.send(()).unwrap();
@@ -239,7 +253,7 @@ fn readers_change_nothing() {
     });
 }
 
-const ROUTES: [(&str, &str); 10] = [
+const ROUTES: [(&str, &str); 12] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/config"),
     ("POST", "/v1/apply"),
@@ -249,6 +263,8 @@ const ROUTES: [(&str, &str); 10] = [
     ("PUT", "/v1/backends/web/web-01/weight"),
     ("POST", "/v1/backends/web/web-01/drain"),
     ("POST", "/v1/backends/web/web-01/ready"),
+    ("GET", "/v1/alerts"),
+    ("POST", "/v1/alerts/test"),
     ("POST", "/v1/explain"),
 ];
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::failover::{Failover, OnDown, Ramp};
 pub use super::alert::{Alert, Target};
+pub use super::failover::{Failover, OnDown, Ramp};
 pub use super::frontend::{Frontend, Ports, Protocol};
 pub use super::percent::Percent;
 pub use super::prefix::Prefix;

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::model::*;
-use crate::alert::{Kind, Severity, Template};
 use super::{diff, parse, parse_bytes, to_toml, validate, warnings};
+use crate::alert::{Kind, Severity, Template};
 
 const SAMPLE: &str = r#"[node]
 interfaces = ["eth0"]
@@ -152,22 +152,24 @@ fn the_sample_is_valid() {
 
 fn config() -> impl Strategy<Value = Config> {
     let alerts = prop::collection::vec(alert(), 0..4);
-    (node(), alerts, prop::collection::vec(service(), 0..4)).prop_map(|(node, mut alerts, mut services)| {
-        for (a, alert) in alerts.iter_mut().enumerate() {
-            // Each is another target.
-            match &mut alert.target {
-                Target::Webhook { url, .. } => *url = format!("{url}{a}").parse().unwrap(),
-                Target::Exec { command } => command.push(a.to_string()),
+    (node(), alerts, prop::collection::vec(service(), 0..4)).prop_map(
+        |(node, mut alerts, mut services)| {
+            for (a, alert) in alerts.iter_mut().enumerate() {
+                // Each is another target.
+                match &mut alert.target {
+                    Target::Webhook { url, .. } => *url = format!("{url}{a}").parse().unwrap(),
+                    Target::Exec { command } => command.push(a.to_string()),
+                }
             }
-        }
-        for (s, service) in services.iter_mut().enumerate() {
-            service.name = format!("{}{s}", service.name);
-            fit_frontends(s as u16, service);
-            fit_backends(s as u16, service);
-            fit_features(service);
-        }
-        Config { node, alerts, services }
-    })
+            for (s, service) in services.iter_mut().enumerate() {
+                service.name = format!("{}{s}", service.name);
+                fit_frontends(s as u16, service);
+                fit_backends(s as u16, service);
+                fit_features(service);
+            }
+            Config { node, alerts, services }
+        },
+    )
 }
 
 /// Numbers make unique what must be; what was drawn chooses between one and many.
@@ -340,8 +342,8 @@ fn features() -> impl Strategy<Value = Service> {
         prop::option::of(limit),
         (select(vec![Ramp::Linear, Ramp::Exponential]), failover(), 1..=100u8),
     )
-        .prop_map(|(hash, track, udp, quic, mss, allow, rate_limit, (curve, failover, warn))| {
-            Service {
+        .prop_map(
+            |(hash, track, udp, quic, mss, allow, rate_limit, (curve, failover, warn))| Service {
                 slow_start_curve: curve,
                 failover,
                 capacity_warning: (warn % 2 == 0).then_some(warn),
@@ -353,8 +355,8 @@ fn features() -> impl Strategy<Value = Service> {
                 allow,
                 rate_limit,
                 ..Service::new("", Mode::Nat)
-            }
-        })
+            },
+        )
 }
 
 fn failover() -> impl Strategy<Value = Failover> {

@@ -1,5 +1,6 @@
 //! Every rule of a configuration, a row each: what is written, where it is wrong, what is said.
 
+mod alerts;
 mod features;
 mod frontends;
 mod tunnels;

@@ -61,16 +61,22 @@ impl FromStr for Url {
                 "http" => false,
                 _ => return None,
             };
-            let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-            let port = match uri.authority()?.port() {
-                Some(_) => uri.port_u16().filter(|port| *port > 0)?,
-                None if https => 443,
-                None => 80,
+            let host = uri.host()?;
+            let port = match uri.authority()?.as_str().strip_prefix(host)? {
+                "" if https => 443,
+                "" => 80,
+                port => port.strip_prefix(':')?.parse().ok().filter(|port| *port > 0)?,
             };
+            let host = host.trim_start_matches('[').trim_end_matches(']');
             let path = uri.path_and_query().map_or("/", |path| path.as_str());
             let path = if path.starts_with('/') { path.into() } else { format!("/{path}") };
-            let valid = !host.is_empty() && !uri.authority()?.as_str().contains('@');
-            valid.then(|| Self { text: text.into(), https, host: host.into(), port, path })
+            (!host.is_empty()).then(|| Self {
+                text: text.into(),
+                https,
+                host: host.into(),
+                port,
+                path,
+            })
         };
         read().ok_or_else(|| {
             let hint = match text.contains('@') {

@@ -68,9 +68,9 @@ pub(crate) fn format_range(range: &RangeInclusive<u16>) -> String {
 /// `75%`, as whole percent.
 pub(crate) fn parse_percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').filter(|n| n.bytes().all(|byte| byte.is_ascii_digit()));
-    number.and_then(|n| n.parse().ok()).ok_or_else(|| {
-        "write whole percent, such as \"75%\"".to_owned()
-    })
+    number
+        .and_then(|n| n.parse().ok())
+        .ok_or_else(|| "write whole percent, such as \"75%\"".to_owned())
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {

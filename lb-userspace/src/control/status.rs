@@ -15,9 +15,7 @@ use crate::config::model::{self, Probe};
 use crate::dataplane::features::names;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{self, mac_text};
-use crate::report::{
-    self, Absence, Admin, Counters, HealthState, NamedCount, NextHop, Status,
-};
+use crate::report::{self, Absence, Admin, Counters, HealthState, NamedCount, NextHop, Status};
 
 /// What the daemon knows beside the node.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! [`Watch::turn`] looks at a few thousand backends at a time, so that it delays no event by more
 //! than a millisecond; a pass over all of them gives one list.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
@@ -11,9 +11,7 @@ use super::node::Node;
 use super::service::Running;
 use super::status::{hop_problem, probe_by_hand};
 use crate::alert::Clock;
-use crate::alert::conditions::{
-    BackendView, Drained, Found, LatencyOff, ServiceView, ShareOff,
-};
+use crate::alert::conditions::{BackendView, Drained, Found, LatencyOff, ServiceView, ShareOff};
 use crate::alert::latency::{self, Usual};
 use crate::alert::share::{self, Member, Window};
 use crate::config::model::HashPolicy;
@@ -82,12 +80,7 @@ impl Watch {
     }
 
     /// Looks at the next services; all that is wrong, when that was the last of them.
-    pub fn turn(
-        &mut self,
-        node: &Node,
-        interfaces: &[Interface],
-        revision: u64,
-    ) -> Option<Found> {
+    pub fn turn(&mut self, node: &Node, interfaces: &[Interface], revision: u64) -> Option<Found> {
         let began = Instant::now();
         if self.next_service == 0 || self.revision != revision {
             // Services may be others, or elsewhere: from the beginning.
@@ -208,17 +201,19 @@ impl Watch {
         }
     }
 
-    /// Keeps what is learnt of what is there, where much of it is not.
+    /// Forgets what is gone, once that is a good part of what is known.
     fn forget_gone(&mut self, node: &Node) {
+        let much = |known: usize, there: usize| known > there + there / 4 + 64;
         let backends: usize = node.services.iter().map(|running| running.backends.len()).sum();
-        if self.usual.len() > backends {
-            let there = || node.services.iter().flat_map(|r| r.backends.iter().map(|b| b.probe));
-            let there: std::collections::HashSet<u64> = there().collect();
+        if much(self.usual.len(), backends) {
+            let there = node.services.iter().flat_map(|r| r.backends.iter().map(|b| b.probe));
+            let there: HashSet<u64> = there.collect();
             self.usual.retain(|probe, _| there.contains(probe));
         }
-        if self.windows.len() > node.services.len() {
-            let there = |name: &str| node.services.iter().any(|r| r.config.name == name);
-            self.windows.retain(|name, _| there(name));
+        if much(self.windows.len(), node.services.len()) {
+            let there = node.services.iter().map(|r| r.config.name.as_str());
+            let there: HashSet<&str> = there.collect();
+            self.windows.retain(|name, _| there.contains(name.as_str()));
         }
     }
 }

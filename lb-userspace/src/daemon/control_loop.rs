@@ -21,8 +21,8 @@ use crate::control::explain::explain;
 use crate::control::handle::{Actor, BackendChange, BlockChange, Request};
 use crate::control::node::{Node, Resting};
 use crate::control::status::{About, epoch_ms, milliseconds, status};
-use crate::control::watch::Watch;
 use crate::control::sweep::{self, FlowsFound, NatFound};
+use crate::control::watch::Watch;
 use crate::dataplane::grace;
 use crate::net::{NextHopEvent, TooBig};
 use crate::probe::{BATCH, ProbeEvent, self_test};
@@ -170,9 +170,9 @@ impl ControlLoop {
         }
     }
 
-    /// What is left when the loop has ended: the program, which still runs.
-    pub(super) fn into_plane(self) -> Plane {
-        self.plane
+    /// What is left when the loop has ended: the program, which still runs, and who tells of it.
+    pub(super) fn into_parts(self) -> (Plane, Notifier) {
+        (self.plane, self.notifier)
     }
 
     /// Where many services share a server, its failure is many results: all words first, and only

@@ -95,8 +95,7 @@ async fn serve(options: RunOptions) -> Result<()> {
         let _ = stopped.await;
     }));
     let inputs = Inputs { signals, requests, probes, hops, too_big };
-    let mut control =
-        ControlLoop::new(
+    let mut control = ControlLoop::new(
         node,
         plane,
         (store, health_file),
@@ -108,7 +107,9 @@ async fn serve(options: RunOptions) -> Result<()> {
     let result = control.run(inputs).await;
 
     // Detach first: from here on packets take the way they took before us.
-    let detached = control.into_plane().detach();
+    let (plane, notifier) = control.into_parts();
+    let detached = plane.detach();
+    notifier.stop();
     let _ = stop.send(());
     let _ = api.await;
     detached?;

@@ -1,10 +1,10 @@
 //! A message as an HTTP/1.1 POST; any status of 2xx is success.
 
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 
@@ -27,9 +27,7 @@ pub(super) async fn post(url: &Url, files: Files<'_>, body: Vec<u8>) -> Result<(
     let request = request(url, files, body)?;
     let stream = connect(url).await?;
     let status = match url.https {
-        true => {
-            exchange(tls::connect(stream, &url.host, files.authorities).await?, request).await
-        }
+        true => exchange(tls::connect(stream, &url.host, files.authorities).await?, request).await,
         false => exchange(stream, request).await,
     };
     let status = status.map_err(|error| format!("no HTTP answer from {}: {error}", url.shown()))?;
@@ -57,9 +55,8 @@ fn request(url: &Url, files: Files<'_>, body: Vec<u8>) -> Result<Request<Full<By
 
 /// Tries all addresses of the host in turn.
 async fn connect(url: &Url) -> Result<TcpStream, String> {
-    let failed = |error: &dyn std::fmt::Display| {
-        format!("cannot connect to {}: {error}", url.authority())
-    };
+    let failed =
+        |error: &dyn std::fmt::Display| format!("cannot connect to {}: {error}", url.authority());
     let mut last = None;
     for address in
         lookup_host((url.host.as_str(), url.port)).await.map_err(|error| failed(&error))?

@@ -60,6 +60,9 @@ pub struct Told {
     pub ends: u32,
     #[serde(skip)]
     gone_since: Option<u64>,
+    /// It was seen to hold since the start.
+    #[serde(skip)]
+    is_seen: bool,
 }
 
 /// A message to one target.
@@ -162,11 +165,12 @@ impl Subscriber {
             match holds {
                 Some(holding) => {
                     told.gone_since = None;
+                    told.is_seen = true;
                     // What is said at its end, and after a restart, is what was last true.
                     let severity = told.condition.severity;
                     told.condition = Warning { severity, ..holding.condition.clone() };
                 }
-                None if present.is_undecided(key, now) => {}
+                None if present.is_undecided(key, told.is_seen, now) => {}
                 None => {
                     told.gone_since.get_or_insert(now);
                 }
@@ -254,8 +258,7 @@ impl Subscriber {
 
     /// What became of the last message. Whether it was given up.
     pub(super) fn done(&mut self, result: Result<(), String>, now: u64) -> bool {
-        let Sending::Trying(message, attempt) =
-            std::mem::replace(&mut self.sending, Sending::Idle)
+        let Sending::Trying(message, attempt) = std::mem::replace(&mut self.sending, Sending::Idle)
         else {
             return false;
         };
@@ -294,6 +297,7 @@ impl Subscriber {
             condition: item.condition,
             began_ms: item.began_ms,
             told_ms: now,
+            is_seen: true,
         };
         self.told.insert(key, told);
     }
@@ -308,8 +312,8 @@ impl Told {
 
 impl Present {
     /// Whether nobody can say yet that it is over.
-    fn is_undecided(&self, key: &Key, now: u64) -> bool {
-        now < self.quiet_until
+    fn is_undecided(&self, key: &Key, is_seen: bool, now: u64) -> bool {
+        (!is_seen && now < self.quiet_until)
             || (key.kind.follows_from_probes() && self.unknown.contains(&key.subject))
     }
 }

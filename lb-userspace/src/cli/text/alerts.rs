@@ -131,7 +131,8 @@ exec /usr/local/bin/page     12    0       1        never
             error: error.map(Into::into),
             took_ms: 7,
         };
-        let expect = "ok https://h/… took it within 7 ms\n! https://h/… failed after 7 ms: HTTP 500\n";
+        let expect =
+            "ok https://h/… took it within 7 ms\n! https://h/… failed after 7 ms: HTTP 500\n";
         assert_eq!(alert_tests(&[test(None), test(Some("HTTP 500"))]), expect);
     }
 }

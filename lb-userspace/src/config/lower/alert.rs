@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::{Lowering, to_u32};
+use super::Lowering;
 use crate::alert::{Kind, Severity, Template};
 use crate::config::model::{Alert, Target};
 use crate::config::place::Place;
@@ -36,9 +36,10 @@ impl Lowering {
             events,
             min_severity: min_severity.unwrap_or(default.min_severity),
             timeout: self.duration(key("timeout"), raw.timeout, default.timeout),
-            retries: raw
-                .retries
-                .map_or(default.retries, |n| to_u32(self.open(key("retries"), n))),
+            // One below zero is as wrong as one too large, and is told so.
+            retries: raw.retries.map_or(default.retries, |n| {
+                u32::try_from(self.open(key("retries"), n)).unwrap_or(u32::MAX)
+            }),
             repeat: self.duration(key("repeat"), raw.repeat, default.repeat),
             batch: self.duration(key("batch"), raw.batch, default.batch),
             template,

@@ -1,0 +1,233 @@
+//! One row for each thing that can be wrong.
+
+use super::*;
+
+const NOW: u64 = 1_000_000_000;
+
+fn name(at: usize) -> &'static str {
+    ["a", "b", "c", "d", "e", "f", "g"][at]
+}
+
+/// A service of so many backends, all well.
+fn service(backends: usize) -> ServiceView<'static> {
+    let backends = (0..backends).map(|at| BackendView::well(name(at))).collect();
+    ServiceView { name: "web", backends, ..ServiceView::default() }
+}
+
+fn down(backend: &mut BackendView<'static>) {
+    backend.health = HealthState::Down;
+    backend.state = BackendState::Down;
+    backend.since_ms = 3_000;
+    backend.last_failure = Some("refused: connection refused on 10.0.0.12:80");
+    backend.by_hand = Some("nc -vz 10.0.0.12 80".into());
+}
+
+fn found(change: impl FnOnce(&mut ServiceView<'static>), backends: usize) -> Vec<String> {
+    let mut service = service(backends);
+    change(&mut service);
+    let text = |c: &Warning| format!("{} {} {} {}", c.severity, c.kind, c.subject, c.message);
+    conditions(&[], [service], NOW).conditions.iter().map(text).collect()
+}
+
+fn drain(backend: &mut BackendView<'static>, state: BackendState) {
+    let reason = Some("kernel update");
+    backend.drained = Some(Drained { actor: "uid 0", reason, at_ms: NOW - 8_000 });
+    backend.state = state;
+}
+
+#[test]
+fn nothing_is_wrong() {
+    assert_eq!(found(|_| {}, 3), [""; 0]);
+    assert_eq!(found(|_| {}, 1), [""; 0], "one of one is all there is");
+    assert_eq!(found(|_| {}, 0), [""; 0]);
+}
+
+#[test]
+fn a_backend_is_down() {
+    let mut service = service(7);
+    down(&mut service.backends[1]);
+    service.backends[1].detection_ms = Some(204.4);
+    let found = conditions(&[], [service], NOW);
+    let [down, capacity] = found.conditions.as_slice() else { panic!("{found:?}") };
+    assert_eq!(
+        *down,
+        Warning {
+            kind: Kind::BackendDown,
+            severity: Severity::Warning,
+            subject: "web/b".into(),
+            message:
+                "is down for 3s: refused: connection refused on 10.0.0.12:80; found and taken \
+                      out within 204 ms of the first failing probe"
+                    .into(),
+            next: Some("nc -vz 10.0.0.12 80".into()),
+            since_ms: Some(NOW - 3_000),
+        }
+    );
+    assert_eq!((capacity.kind, capacity.subject.as_str()), (Kind::CapacityLow, "web"));
+    assert_eq!(capacity.message, "serves with 6 of 7 backends");
+}
+
+#[test]
+fn capacity() {
+    let low = |capacity_warning: Option<u8>, out: usize| {
+        let found = found(
+            |service| {
+                service.capacity_warning = capacity_warning;
+                service.backends.iter_mut().take(out).for_each(down);
+            },
+            4,
+        );
+        found.into_iter().find(|text| text.contains("capacity-low")).unwrap_or_default()
+    };
+    for (capacity_warning, out, expect) in [
+        (None, 1, "warning capacity-low web serves with 3 of 4 backends"),
+        (Some(75), 1, ""),
+        (Some(76), 1, "warning capacity-low web serves with 3 of 4 backends"),
+        (Some(75), 2, "warning capacity-low web serves with 2 of 4 backends"),
+        (Some(1), 3, ""),
+        (
+            None,
+            3,
+            "warning capacity-low web serves with 1 of 4 backends: its failure takes the service \
+             down",
+        ),
+        (Some(1), 4, "critical capacity-low web has no backend left of 4: the service is down"),
+    ] {
+        assert_eq!(low(capacity_warning, out), expect, "{capacity_warning:?}, {out} out");
+    }
+}
+
+#[test]
+fn one_that_is_not_probed_yet_is_not_missing() {
+    let mut service = service(2);
+    service.backends[1].health = HealthState::Unknown;
+    service.backends[1].state = BackendState::Down;
+    let found = conditions(&[], [service], NOW);
+    assert_eq!(found.conditions, []);
+    assert_eq!(found.unknown, ["web".to_owned(), "web/b".to_owned()].into());
+}
+
+#[test]
+fn drains() {
+    let said = |state, flows| {
+        let mut service = service(1);
+        drain(&mut service.backends[0], state);
+        service.backends[0].flows = flows;
+        conditions(&[], [service], NOW).conditions
+    };
+    let found = said(BackendState::Draining, Some(73));
+    let [capacity, drain] = found.as_slice() else { panic!("{found:?}") };
+    assert!(capacity.message.starts_with("has only draining backends"), "{capacity:?}");
+    assert_eq!(capacity.severity, Severity::Critical);
+    assert_eq!(capacity.next.as_deref(), Some("lb backend ready web/a"));
+    assert_eq!(
+        drain.message,
+        "is drained for 8s by uid 0 (\"kernel update\"), 73 flows left; its probes pass"
+    );
+    assert_eq!((drain.kind, drain.severity), (Kind::Override, Severity::Info));
+    assert_eq!(drain.next.as_deref(), Some("lb backend ready web/a"));
+    assert!(said(BackendState::Drained, Some(1))[1].message.contains(", 1 flow left"));
+}
+
+#[test]
+fn everything_else() {
+    let since_ms = 61_000;
+    type Change = fn(&mut ServiceView<'static>);
+    let set = |until_ms| Override {
+        what: "maintenance",
+        actor: "uid 0",
+        reason: Some("disk"),
+        until_ms,
+        end: "lb backend ready web/a".into(),
+    };
+    let rows: [(Change, &str); 8] = [
+        (
+            |s| s.panic = Some(Panic { healthy: 1, since_ms: 61_000 }),
+            "critical panic web fails open: only 1 of 3 backends pass their probes, so all of them \
+             get traffic",
+        ),
+        (
+            |s| s.violations = 2,
+            "critical coverage web had 2 recorded flows that packets would have missed: a bug that \
+             may have broken them; please report it with the output of `next`",
+        ),
+        (
+            |s| s.backends[0].hop_problem = Some("10.0.0.11 does not answer ARP".into()),
+            "warning no-next-hop web/a has no next hop: 10.0.0.11 does not answer ARP",
+        ),
+        (
+            |s| s.backends[0].kept = Some(Kept { since_ms: 61_000 }),
+            "warning governor web/a fails its probes for 1m 1s and is kept in service, as too many \
+             others are out: its probes fail",
+        ),
+        (
+            |s| {
+                let (since_ms, within_ms, held_ms) = (61_000, 300_000, 30_000);
+                let flapping = Flapping { changes: 6, within_ms, held_ms, since_ms };
+                s.backends[0].flapping = Some(flapping);
+            },
+            "warning flapping web/a is flapping: 6 changes within 5m; it is held out for another \
+             30s",
+        ),
+        (
+            |s| {
+                let (recent_ms, usual_ms, since_ms) = (81.26, 2.0, 61_000);
+                s.backends[0].latency = Some(LatencyOff { recent_ms, usual_ms, since_ms });
+            },
+            "warning latency web/a answers its probes within 81.3 ms for 1m 1s, where 2.0 ms are \
+             usual",
+        ),
+        (
+            |s| {
+                let (share, expected, flows, since_ms) = (0.5, 0.25, 4_000, 61_000);
+                s.backends[0].share = Some(ShareOff { share, expected, flows, since_ms });
+            },
+            "warning share web/a gets 50.0 % of the last 4000 new flows, where its weight says \
+             25.0 %",
+        ),
+        (|_| {}, ""),
+    ];
+    for (change, expect) in rows {
+        assert_eq!(found(change, 3).first().map_or("", String::as_str), expect);
+        let mut service = service(3);
+        change(&mut service);
+        for condition in conditions(&[], [service], NOW).conditions {
+            assert!(condition.since_ms.is_none_or(|since| since == NOW - since_ms));
+        }
+    }
+    for (until_ms, expect) in [
+        (None, ""),
+        (Some(NOW + 1), ""),
+        (
+            Some(NOW - 61_000),
+            "warning override-expired web/a is still in maintenance by uid 0 (\"disk\"), 1m 1s past \
+             its end",
+        ),
+    ] {
+        let found = found(|s| s.backends[0].overrides = vec![set(until_ms)], 3);
+        assert_eq!(found.first().map_or("", String::as_str), expect);
+    }
+}
+
+#[test]
+fn the_worst_comes_first() {
+    let interfaces = [Interface { name: "eth0".into(), index: 2, xdp: "generic".into() }];
+    let mut first = service(3);
+    drain(&mut first.backends[0], BackendState::Drained);
+    down(&mut first.backends[1]);
+    let mut second = ServiceView { name: "api", ..service(1) };
+    down(&mut second.backends[0]);
+    let found = conditions(&interfaces, [first, second], NOW).conditions;
+    let order: Vec<String> = found.iter().map(|c| format!("{} {}", c.kind, c.subject)).collect();
+    assert_eq!(
+        order,
+        [
+            "capacity-low api",
+            "backend-down web/b",
+            "backend-down api/a",
+            "capacity-low web",
+            "override web/a",
+            "generic-xdp eth0",
+        ]
+    );
+}
