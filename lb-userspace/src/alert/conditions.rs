@@ -12,9 +12,7 @@ use std::collections::BTreeSet;
 use super::{Kind, Severity};
 use crate::report::{BackendState, HealthState, Interface, Warning, long_age};
 
-pub use view::{
-    BackendView, Drained, Flapping, Kept, LatencyOff, Override, Panic, ServiceView, ShareOff,
-};
+pub use view::{BackendView, Drained, Flapping, LatencyOff, Panic, ServiceView, ShareOff};
 
 /// What is wrong, worst first, and whose state is not known yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +60,8 @@ impl Found {
         self.conditions.extend(said.panic(service));
         self.conditions.extend(said.coverage(service));
         self.conditions.extend(said.capacity(service));
-        self.conditions.extend(service.overrides.iter().filter_map(|o| said.expired(o)));
+        self.conditions.extend(said.backups(service));
+        self.conditions.extend(said.frozen(service));
         for backend in &service.backends {
             // Most backends are well: nothing is made for them.
             if !backend.is_plain() {
@@ -92,11 +91,11 @@ impl Found {
                 said.latency(backend),
                 said.share(backend),
                 said.drained(backend),
+                said.expired(backend),
             ]
             .into_iter()
             .flatten(),
         );
-        self.conditions.extend(backend.overrides.iter().filter_map(|o| said.expired(o)));
     }
 }
 
@@ -122,10 +121,10 @@ impl Said {
 
     fn panic(&self, service: &ServiceView<'_>) -> Option<Warning> {
         let panic = service.panic.as_ref()?;
-        let (healthy, total) = (panic.healthy, service.backends.len());
+        let Panic { failing, counted, may_be_out, .. } = *panic;
         let message = format!(
-            "fails open: only {healthy} of {total} backends pass their probes, so all of them get \
-             traffic"
+            "PANIC: {failing} of {counted} backends fail, and at most {may_be_out} may be out: it \
+             fails open, and those that are kept get traffic though they fail"
         );
         let next = Some(format!("lb backend list {}", self.subject));
         let since_ms = self.ago(panic.since_ms);
@@ -146,7 +145,8 @@ impl Said {
     }
 
     fn capacity(&self, service: &ServiceView<'_>) -> Option<Warning> {
-        let (serving, total) = (service.serving(), service.backends.len());
+        let standby = service.backends.iter().filter(|b| b.is_standby).count();
+        let (serving, total) = (service.serving(), service.backends.len() - standby);
         if total == 0 || service.panic.is_some() {
             return None;
         }
@@ -154,7 +154,8 @@ impl Said {
             return Some(self.no_capacity(service));
         }
         // One that was just added and not probed yet is not missing.
-        let out = |b: &&BackendView<'_>| !b.takes() && b.health != HealthState::Unknown;
+        let out =
+            |b: &&BackendView<'_>| !b.takes() && b.health != HealthState::Unknown && !b.is_standby;
         let out = service.backends.iter().filter(out).count();
         let is_low = match service.capacity_warning {
             None => out > 0,
@@ -173,6 +174,31 @@ impl Said {
         })
     }
 
+    fn backups(&self, service: &ServiceView<'_>) -> Option<Warning> {
+        service.uses_backups.then(|| {
+            let next = Some(format!("lb backend list {}", self.subject));
+            let message = "is served by its backups: too few of the others are well".to_owned();
+            Warning { next, ..self.warning(Kind::CapacityLow, message) }
+        })
+    }
+
+    fn frozen(&self, service: &ServiceView<'_>) -> Option<Warning> {
+        let freeze = service.frozen?;
+        let reason = freeze.reason.as_ref().map_or(String::new(), |r| format!(" (\"{r}\")"));
+        let left = long_age(freeze.until_ms.saturating_sub(self.now_ms));
+        let message = format!(
+            "is frozen by {}{reason}, and thaws in {left}: no backend goes in or out meanwhile",
+            freeze.actor
+        );
+        let thaw = freeze.service.as_ref().map_or(String::new(), |service| format!(" {service}"));
+        Some(Warning {
+            severity: Severity::Info,
+            next: Some(format!("lb health thaw{thaw}")),
+            since_ms: Some(freeze.since_ms),
+            ..self.warning(Kind::Override, message)
+        })
+    }
+
     fn no_capacity(&self, service: &ServiceView<'_>) -> Warning {
         let alive = |b: &&BackendView<'_>| b.state != BackendState::Down;
         let drained = service.backends.iter().find(|b| alive(b) && b.drained.is_some());
@@ -188,7 +214,8 @@ impl Said {
     }
 
     fn down(&self, backend: &BackendView<'_>) -> Option<Warning> {
-        if backend.health != HealthState::Down {
+        let is_expected = backend.drained.is_some_and(|drained| drained.maintenance);
+        if backend.health != HealthState::Down || is_expected {
             return None;
         }
         let since = long_age(backend.since_ms);
@@ -207,26 +234,24 @@ impl Said {
     }
 
     fn kept(&self, backend: &BackendView<'_>) -> Option<Warning> {
-        let kept = backend.kept.as_ref()?;
-        let since = long_age(kept.since_ms);
-        let message = format!(
-            "fails its probes for {since} and is kept in service, as too many others are out: {}",
-            backend.last_failure.unwrap_or("its probes fail")
-        );
-        let (next, since_ms) = (backend.by_hand.clone(), self.ago(kept.since_ms));
+        let kept = backend.kept?;
+        let message = format!("is kept in service though it fails: {kept}");
+        let maint = format!("lb backend maint {} --force", self.subject);
+        let (next, since_ms) = (Some(maint), self.ago(backend.since_ms));
         Some(Warning { next, since_ms, ..self.warning(Kind::Governor, message) })
     }
 
     fn flapping(&self, backend: &BackendView<'_>) -> Option<Warning> {
         let flapping = backend.flapping.as_ref()?;
-        let (changes, within) = (flapping.changes, long_age(flapping.within_ms));
         let held = match flapping.held_ms {
             0 => String::new(),
-            ms => format!("; it is held out for another {}", long_age(ms)),
+            ms => format!("; it is held down for another {}", long_age(ms)),
         };
-        let message = format!("is flapping: {changes} changes within {within}{held}");
-        let (next, since_ms) = (backend.by_hand.clone(), self.ago(flapping.since_ms));
-        Some(Warning { next, since_ms, ..self.warning(Kind::Flapping, message) })
+        let falls = flapping.falls;
+        let message =
+            format!("is flapping: it went down {falls} times, never up for long between{held}");
+        let next = backend.by_hand.clone();
+        Some(Warning { next, ..self.warning(Kind::Flapping, message) })
     }
 
     fn latency(&self, backend: &BackendView<'_>) -> Option<Warning> {
@@ -264,8 +289,8 @@ impl Said {
             HealthState::Up => "; its probes pass",
             HealthState::Unknown | HealthState::Down => "",
         };
-        let actor = drained.actor;
-        let message = format!("is drained for {since} by {actor}{reason}{left}{passes}");
+        let (actor, what) = (drained.actor, drained.what());
+        let message = format!("is {what} for {since} by {actor}{reason}{left}{passes}");
         Some(Warning {
             severity: Severity::Info,
             next: Some(format!("lb backend ready {}", self.subject)),
@@ -274,15 +299,15 @@ impl Said {
         })
     }
 
-    fn expired(&self, set: &Override<'_>) -> Option<Warning> {
-        let until = set.until_ms.filter(|until| *until <= self.now_ms)?;
+    fn expired(&self, backend: &BackendView<'_>) -> Option<Warning> {
+        let drained = backend.drained.as_ref()?;
+        let until = drained.until_ms.filter(|until| *until <= self.now_ms)?;
         let past = long_age(self.now_ms - until);
-        let reason = set.reason.map_or(String::new(), |reason| format!(" (\"{reason}\")"));
-        let message =
-            format!("is still in {} by {}{reason}, {past} past its end", set.what, set.actor);
-        let next = Some(set.end.clone());
+        let (actor, what) = (drained.actor, drained.what());
+        let reason = drained.reason.map_or(String::new(), |reason| format!(" (\"{reason}\")"));
+        let message = format!("is still {what} by {actor}{reason}, {past} past its end");
         Some(Warning {
-            next,
+            next: Some(format!("lb backend ready {}", self.subject)),
             since_ms: Some(until),
             ..self.warning(Kind::OverrideExpired, message)
         })

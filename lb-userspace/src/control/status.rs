@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
-use super::watch::Watch;
+use super::watch::{Scene, Watch};
 use crate::config::model::{self, Probe};
 use crate::dataplane::features::names;
 use crate::dataplane::maps::LiveMaps;
@@ -40,7 +40,11 @@ pub fn status(node: &Node, about: &About<'_>) -> Status {
         uptime_ms: milliseconds(about.started.elapsed()),
         interfaces: about.interfaces.to_vec(),
         features: names(node.arena.maps.settings().features).map(String::from).collect(),
-        warnings: about.watch.warnings(node, about.interfaces),
+        warnings: about.watch.warnings(Scene {
+            node,
+            interfaces: about.interfaces,
+            freezes: about.freezes,
+        }),
         services,
         counters,
     }

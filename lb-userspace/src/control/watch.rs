@@ -7,16 +7,27 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
+use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
 use super::status::{hop_problem, probe_by_hand};
 use crate::alert::Clock;
-use crate::alert::conditions::{BackendView, Drained, Found, LatencyOff, ServiceView, ShareOff};
+use crate::alert::conditions::{
+    BackendView, Drained, Flapping, Found, LatencyOff, Panic, ServiceView, ShareOff,
+};
 use crate::alert::latency::{self, Usual};
 use crate::alert::share::{self, Member, Window};
 use crate::config::model::HashPolicy;
 use crate::control::health::{HealthState, ProbeResult};
 use crate::report::{BackendState, Interface, Warning};
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    pub node: &'a Node,
+    pub interfaces: &'a [Interface],
+    pub freezes: &'a Freezes,
+}
 
 /// Between the beginnings of two passes, and between two turns of one: at least.
 const PASS: Duration = Duration::from_secs(1);
@@ -25,6 +36,8 @@ const TURN: Duration = Duration::from_millis(1);
 const SHARE_OF_TIME: u32 = 20;
 /// Backends of a turn; a service is looked at as a whole.
 const BACKENDS: usize = 2_048;
+/// A backend is said to flap for so long after its last change.
+const FLAPPED: u64 = 60_000;
 /// After a change of what is served.
 const SOON: Duration = Duration::from_millis(20);
 
@@ -80,7 +93,8 @@ impl Watch {
     }
 
     /// Looks at the next services; all that is wrong, when that was the last of them.
-    pub fn turn(&mut self, node: &Node, interfaces: &[Interface], revision: u64) -> Option<Found> {
+    pub fn turn(&mut self, at: Scene<'_>, revision: u64) -> Option<Found> {
+        let Scene { node, interfaces, .. } = at;
         let began = Instant::now();
         if self.next_service == 0 || self.revision != revision {
             // Services may be others, or elsewhere: from the beginning.
@@ -93,7 +107,7 @@ impl Watch {
         {
             backends += running.backends.len();
             self.learn_shares(node, running, began);
-            let view = self.service(node, running, began);
+            let view = self.service(at, running, began);
             self.found.add_service(&view, self.clock.now());
             self.next_service += 1;
         }
@@ -113,31 +127,41 @@ impl Watch {
 
     /// All that is wrong, at once.
     #[must_use]
-    pub fn now(&self, node: &Node, interfaces: &[Interface]) -> Found {
+    pub fn now(&self, at: Scene<'_>) -> Found {
         let now = Instant::now();
-        let services = node.services.iter().map(|running| self.service(node, running, now));
-        crate::alert::conditions(interfaces, services, self.clock.now())
+        let services = at.node.services.iter().map(|running| self.service(at, running, now));
+        crate::alert::conditions(at.interfaces, services, self.clock.now())
     }
 
     /// The same as `lb status` warns of it.
     #[must_use]
-    pub fn warnings(&self, node: &Node, interfaces: &[Interface]) -> Vec<Warning> {
-        self.now(node, interfaces).conditions
+    pub fn warnings(&self, at: Scene<'_>) -> Vec<Warning> {
+        self.now(at).conditions
     }
 
-    fn service<'a>(&self, node: &Node, running: &'a Running, now: Instant) -> ServiceView<'a> {
+    fn service<'a>(&self, scene: Scene<'a>, running: &'a Running, now: Instant) -> ServiceView<'a> {
         let name = running.config.name.as_str();
         let window = self.windows.get(name);
         let backend = |(at, backend): (usize, &'a Backend)| {
             let off = window.and_then(|window| window.off(at));
-            self.backend(node, running, backend, off, now)
+            self.backend(scene.node, running, backend, off, now)
         };
         ServiceView {
             name,
             capacity_warning: running.config.capacity_warning,
+            panic: running.governor.panic_since().map(|since| {
+                let counts = running.governor.last_counts();
+                Panic {
+                    failing: counts.failing,
+                    counted: counts.counted,
+                    may_be_out: counts.most,
+                    since_ms: ms(now.saturating_duration_since(since)),
+                }
+            }),
+            uses_backups: running.governor.uses_backups(),
+            frozen: scene.freezes.of(name),
             violations: running.violations,
             backends: running.backends.iter().enumerate().map(backend).collect(),
-            ..ServiceView::default()
         }
     }
 
@@ -171,6 +195,16 @@ impl Watch {
                 actor: &drain.actor,
                 reason: drain.reason.as_deref(),
                 at_ms: drain.at_ms,
+                until_ms: drain.until_ms,
+                maintenance: drain.maintenance,
+            }),
+            is_standby: backend.ruling.is_standby,
+            kept: backend.ruling.kept,
+            flapping: (health.falls > 1 && age(health.since) < FLAPPED).then(|| Flapping {
+                falls: health.falls,
+                held_ms: health
+                    .held_until
+                    .map_or(0, |until| ms(until.saturating_duration_since(now))),
             }),
             flows: backend.drain.as_ref().and_then(|_| node.flows(running, backend)),
             hop_problem: hop_problem(node, backend),

@@ -22,7 +22,7 @@ use crate::control::handle::{Actor, BackendChange, BlockChange, Request};
 use crate::control::node::{Node, Resting};
 use crate::control::status::{About, epoch_ms, milliseconds, status};
 use crate::control::sweep::{self, FlowsFound, NatFound};
-use crate::control::watch::Watch;
+use crate::control::watch::{Scene, Watch};
 use crate::dataplane::grace;
 use crate::net::{NextHopEvent, TooBig};
 use crate::probe::{BATCH, ProbeEvent, self_test};
@@ -218,6 +218,11 @@ impl ControlLoop {
         Ok(())
     }
 
+    fn scene(&self) -> Scene<'_> {
+        let freezes = &self.state.freezes;
+        Scene { node: &self.node, interfaces: &self.interfaces, freezes }
+    }
+
     fn write_health(&mut self) -> Result<()> {
         self.health_at = None;
         self.health_file.write(self.node.who_is_down())
@@ -282,7 +287,7 @@ impl ControlLoop {
                 let _ = reply.send(self.change_blocks(change, &actor).await);
             }
             Request::Alerts(reply) => {
-                self.notifier.observe(self.watch.now(&self.node, &self.interfaces));
+                self.notifier.observe(self.watch.now(self.scene()));
                 self.notifier.ask(Question::List(reply));
             }
             Request::AlertTest(reply) => self.notifier.ask(Question::Test(reply)),
@@ -585,7 +590,9 @@ impl ControlLoop {
 
     /// Looks at a part of what runs, and has told what is wrong with all of it.
     fn look(&mut self) {
-        let found = self.watch.turn(&self.node, &self.interfaces, self.state.revision);
+        let scene =
+            Scene { node: &self.node, interfaces: &self.interfaces, freezes: &self.state.freezes };
+        let found = self.watch.turn(scene, self.state.revision);
         if let Some(found) = found {
             self.notifier.observe(found);
         }

@@ -1,6 +1,8 @@
 //! One row for each thing that can be wrong.
 
 use super::*;
+use crate::control::governor::Kept;
+use crate::report::Freeze;
 
 const NOW: u64 = 1_000_000_000;
 
@@ -31,7 +33,13 @@ fn found(change: impl FnOnce(&mut ServiceView<'static>), backends: usize) -> Vec
 
 fn drain(backend: &mut BackendView<'static>, state: BackendState) {
     let reason = Some("kernel update");
-    backend.drained = Some(Drained { actor: "uid 0", reason, at_ms: NOW - 8_000 });
+    backend.drained = Some(Drained {
+        actor: "uid 0",
+        reason,
+        at_ms: NOW - 8_000,
+        until_ms: None,
+        maintenance: false,
+    });
     backend.state = state;
 }
 
@@ -133,18 +141,18 @@ fn drains() {
 fn everything_else() {
     let since_ms = 61_000;
     type Change = fn(&mut ServiceView<'static>);
-    let set = |until_ms| Override {
-        what: "maintenance",
-        actor: "uid 0",
-        reason: Some("disk"),
-        until_ms,
-        end: "lb backend ready web/a".into(),
-    };
-    let rows: [(Change, &str); 8] = [
+    let rows: [(Change, &str); 9] = [
         (
-            |s| s.panic = Some(Panic { healthy: 1, since_ms: 61_000 }),
-            "critical panic web fails open: only 1 of 3 backends pass their probes, so all of them \
-             get traffic",
+            |s| {
+                let (failing, counted, may_be_out, since_ms) = (3, 3, 2, 61_000);
+                s.panic = Some(Panic { failing, counted, may_be_out, since_ms });
+            },
+            "critical panic web PANIC: 3 of 3 backends fail, and at most 2 may be out: it fails \
+             open, and those that are kept get traffic though they fail",
+        ),
+        (
+            |s| s.uses_backups = true,
+            "warning capacity-low web is served by its backups: too few of the others are well",
         ),
         (
             |s| s.violations = 2,
@@ -156,18 +164,19 @@ fn everything_else() {
             "warning no-next-hop web/a has no next hop: 10.0.0.11 does not answer ARP",
         ),
         (
-            |s| s.backends[0].kept = Some(Kept { since_ms: 61_000 }),
-            "warning governor web/a fails its probes for 1m 1s and is kept in service, as too many \
-             others are out: its probes fail",
+            |s| {
+                s.backends[0].kept = Some(Kept::Untested);
+                s.backends[0].since_ms = 61_000;
+            },
+            "warning governor web/a is kept in service though it fails: most fail at once, and the \
+             prober's test of itself has not passed",
         ),
         (
             |s| {
-                let (since_ms, within_ms, held_ms) = (61_000, 300_000, 30_000);
-                let flapping = Flapping { changes: 6, within_ms, held_ms, since_ms };
-                s.backends[0].flapping = Some(flapping);
+                s.backends[0].flapping = Some(Flapping { falls: 6, held_ms: 30_000 });
             },
-            "warning flapping web/a is flapping: 6 changes within 5m; it is held out for another \
-             30s",
+            "warning flapping web/a is flapping: it went down 6 times, never up for long between; \
+             it is held down for another 30s",
         ),
         (
             |s| {
@@ -196,17 +205,61 @@ fn everything_else() {
         }
     }
     for (until_ms, expect) in [
-        (None, ""),
-        (Some(NOW + 1), ""),
+        (
+            None,
+            "info override web/a is in maintenance for 2m 0s by uid 0 (\"disk\"); its probes pass",
+        ),
+        (
+            Some(NOW + 1),
+            "info override web/a is in maintenance for 2m 0s by uid 0 (\"disk\"); its probes pass",
+        ),
         (
             Some(NOW - 61_000),
             "warning override-expired web/a is still in maintenance by uid 0 (\"disk\"), 1m 1s past \
              its end",
         ),
     ] {
-        let found = found(|s| s.backends[0].overrides = vec![set(until_ms)], 3);
-        assert_eq!(found.first().map_or("", String::as_str), expect);
+        let found = found(
+            |s| {
+                let (at_ms, maintenance) = (NOW - 120_000, true);
+                let reason = Some("disk");
+                s.backends[0].drained =
+                    Some(Drained { actor: "uid 0", reason, at_ms, until_ms, maintenance });
+            },
+            3,
+        );
+        assert_eq!(found[0], expect, "{found:?}");
     }
+}
+
+#[test]
+fn maintenance_and_freezes() {
+    let mut service = service(3);
+    down(&mut service.backends[0]);
+    drain(&mut service.backends[0], BackendState::Down);
+    let drained = service.backends[0].drained.unwrap();
+    service.backends[0].drained = Some(Drained { maintenance: true, ..drained });
+    let freeze = Freeze {
+        service: Some("web".into()),
+        reason: Some("network".into()),
+        actor: "uid 0".into(),
+        since_ms: NOW - 1_000,
+        until_ms: NOW + 60_000,
+    };
+    service.frozen = Some(&freeze);
+    let found = conditions(&[], [service], NOW).conditions;
+    let said: Vec<_> = found.iter().map(|c| (c.kind, c.message.as_str())).collect();
+    let expect = [
+        (Kind::CapacityLow, "serves with 2 of 3 backends"),
+        (
+            Kind::Override,
+            "is frozen by uid 0 (\"network\"), and thaws in 1m 0s: no backend goes in or out \
+             meanwhile",
+        ),
+        (Kind::Override, "is in maintenance for 8s by uid 0 (\"kernel update\")"),
+    ];
+    assert_eq!(said, expect, "that it fails is no news");
+    assert_eq!(found[1].next.as_deref(), Some("lb health thaw web"));
 }
 
 #[test]

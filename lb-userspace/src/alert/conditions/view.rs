@@ -2,7 +2,8 @@
 //!
 //! Ages are in milliseconds before now, times in milliseconds since the epoch.
 
-use crate::report::{BackendState, HealthState};
+use crate::control::governor::Kept;
+use crate::report::{BackendState, Freeze, HealthState};
 
 /// One service.
 #[derive(Clone, Debug, Default)]
@@ -12,31 +13,22 @@ pub struct ServiceView<'a> {
     pub capacity_warning: Option<u8>,
     /// It fails open.
     pub panic: Option<Panic>,
+    /// Backups serve.
+    pub uses_backups: bool,
+    pub frozen: Option<&'a Freeze>,
     /// Recorded flows that packets would have missed, since the start.
     pub violations: u64,
-    /// Overrides of the service as a whole that may have an end, such as a freeze.
-    pub overrides: Vec<Override<'a>>,
     pub backends: Vec<BackendView<'a>>,
 }
 
-/// So few backends are healthy that all of them get traffic.
+/// More backends fail than may be out: those that answer at all get traffic again.
 #[derive(Clone, Copy, Debug)]
 pub struct Panic {
-    pub healthy: usize,
+    pub failing: usize,
+    /// Of so many that count.
+    pub counted: usize,
+    pub may_be_out: usize,
     pub since_ms: u64,
-}
-
-/// An override of somebody's that may have an end.
-#[derive(Clone, Debug)]
-pub struct Override<'a> {
-    /// `drain`, `maintenance`, `freeze`.
-    pub what: &'static str,
-    pub actor: &'a str,
-    pub reason: Option<&'a str>,
-    /// When it was to end.
-    pub until_ms: Option<u64>,
-    /// The command that ends it.
-    pub end: String,
 }
 
 /// One backend.
@@ -52,6 +44,8 @@ pub struct BackendView<'a> {
     /// The command that asks it what its probe asks.
     pub by_hand: Option<String>,
     pub drained: Option<Drained<'a>>,
+    /// A backup in reserve.
+    pub is_standby: bool,
     /// Flows that it still has.
     pub flows: Option<u64>,
     pub hop_problem: Option<String>,
@@ -60,8 +54,6 @@ pub struct BackendView<'a> {
     pub flapping: Option<Flapping>,
     pub latency: Option<LatencyOff>,
     pub share: Option<ShareOff>,
-    /// Overrides of it that may have an end.
-    pub overrides: Vec<Override<'a>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,22 +61,18 @@ pub struct Drained<'a> {
     pub actor: &'a str,
     pub reason: Option<&'a str>,
     pub at_ms: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Kept {
-    pub since_ms: u64,
+    /// When it was to be taken back.
+    pub until_ms: Option<u64>,
+    /// That it fails is no news.
+    pub maintenance: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Flapping {
-    /// Changes of its health…
-    pub changes: u32,
-    /// …within this time.
-    pub within_ms: u64,
-    /// How long it is held out yet.
+    /// How often it went down without being up for long in between.
+    pub falls: u32,
+    /// How long it is held down yet.
     pub held_ms: u64,
-    pub since_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +89,14 @@ pub struct ShareOff {
     pub expected: f64,
     pub flows: u64,
     pub since_ms: u64,
+}
+
+impl Drained<'_> {
+    /// In words.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        if self.maintenance { "in maintenance" } else { "drained" }
+    }
 }
 
 impl<'a> BackendView<'a> {
@@ -122,7 +118,7 @@ impl<'a> BackendView<'a> {
             flapping: None,
             latency: None,
             share: None,
-            overrides: Vec::new(),
+            is_standby: false,
         }
     }
 
@@ -142,7 +138,6 @@ impl<'a> BackendView<'a> {
             && self.flapping.is_none()
             && self.latency.is_none()
             && self.share.is_none()
-            && self.overrides.is_empty()
     }
 }
 

@@ -192,7 +192,14 @@ fn what_cannot_be_spared_is_not_taken_out() {
         world.fails("b2", FailureKind::Refused);
         world.node.on_self_test(true).unwrap();
         assert!(missed(&world, "b0").unwrap().contains("leaves 0 of 3 backends of web: nothing"));
-        let mut world = super::governed::world(6, |_| ());
+    });
+}
+
+#[test]
+fn no_more_are_taken_out_by_hand_than_may_fail() {
+    on_a_runtime(|| {
+        let missed = |world: &World, name| crate::control::capacity::missed(world.running(), name);
+        let mut world = world(6, |_| ());
         for name in ["b0", "b1", "b2"] {
             let drain = Drain {
                 reason: None,
