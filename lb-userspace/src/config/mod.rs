@@ -15,6 +15,7 @@ pub mod model;
 mod nets;
 mod place;
 mod prefix;
+mod probe;
 mod raw;
 mod server_id;
 mod suggest;

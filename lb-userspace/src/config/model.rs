@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 pub use super::frontend::{Frontend, Ports, Protocol};
 pub use super::prefix::Prefix;
+pub use super::probe::{
+    BodyMatch, Ca, Dns, Exec, Grpc, Health, Http, Method, Payload, Probe, Rcode, RecordType,
+    Statuses, Tls, Udp,
+};
 pub use super::server_id::ServerId;
 
 /// One whole desired configuration.
@@ -196,37 +200,6 @@ pub struct Backend {
     pub server_id: Option<ServerId>,
 }
 
-/// How a service's backends are probed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    pub probe: Probe,
-    /// Port probed; `None` is the backend's port.
-    pub port: Option<u16>,
-    pub interval: Duration,
-    /// Interval from the first contrary result until the state is settled.
-    pub fast_interval: Duration,
-    pub timeout: Duration,
-    /// Consecutive successes that bring a backend up.
-    pub rise: u32,
-    /// Consecutive failures that take a backend down.
-    pub fall: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Probe {
-    /// Not probed: always taken to be up.
-    None,
-    Tcp,
-    Http {
-        path: String,
-        /// `Host` header; `None` is the address probed.
-        host: Option<String>,
-        /// Accepted status codes, inclusive.
-        status: RangeInclusive<u16>,
-    },
-}
-
 impl Default for Node {
     /// Everything but the interfaces, which have no sensible default.
     fn default() -> Self {
@@ -339,28 +312,6 @@ impl Mode {
     #[must_use]
     pub const fn is_tunnel(self) -> bool {
         matches!(self, Self::Ipip | Self::Gue)
-    }
-}
-
-impl Health {
-    /// The status codes an HTTP probe accepts by default.
-    pub const STATUS: RangeInclusive<u16> = 200..=399;
-
-    /// The shortest interval or timeout a probe can have.
-    pub const SHORTEST: Duration = Duration::from_millis(10);
-
-    /// A probe with the default times.
-    #[must_use]
-    pub const fn new(probe: Probe) -> Self {
-        Self {
-            probe,
-            port: None,
-            interval: Duration::from_secs(1),
-            fast_interval: Duration::from_millis(100),
-            timeout: Duration::from_millis(500),
-            rise: 2,
-            fall: 3,
-        }
     }
 }
 

@@ -65,6 +65,14 @@ pub(crate) fn format_range(range: &RangeInclusive<u16>) -> String {
     format!("{}-{}", range.start(), range.end())
 }
 
+/// `10%`
+pub(crate) fn parse_percent(text: &str) -> Result<u8, &'static str> {
+    text.strip_suffix('%')
+        .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|number| number.parse().ok())
+        .ok_or("write a whole number and %, such as \"10%\"")
+}
+
 fn split_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit())?;
     Some((text[..end].parse().ok()?, &text[end..]))
@@ -96,6 +104,14 @@ mod tests {
         }
         for bad in ["16MB", "4GiB", "16", "MiB", "-1KiB"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn percentages_read_as_written() {
+        assert_eq!(parse_percent("10%"), Ok(10));
+        for bad in ["", "%", "10", "0.1", "-1%", "+1%", "256%", "1 %"] {
+            assert!(parse_percent(bad).is_err(), "{bad}");
         }
     }
 

@@ -25,7 +25,7 @@ use crate::dataplane::frontends::{Listener, Plan};
 use crate::dataplane::lists::Lists;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{HopProblem, NextHop, Resolver, TooBig};
-use crate::probe::{ProbeEvent, Prober};
+use crate::probe::{ProbeEvent, Prober, Target};
 
 /// Drains by service and backend name: what the operator wants beside the configuration.
 pub type Drains = HashMap<(String, String), Drain>;
@@ -353,7 +353,7 @@ impl Node {
         self.discarded.extend(discarded);
         gone.iter().for_each(|backend| self.prober.remove(backend.probe));
         for backend in running.backends.iter().filter(|b| b.probe < first_new) {
-            let target = service.probed_at(&backend.config);
+            let target = Target::new(service, &backend.config);
             self.prober.update(backend.probe, target, service.health.clone());
         }
         Ok(())
@@ -375,7 +375,7 @@ impl Node {
         self.next_probe += 1;
         let known = before.as_ref().map_or(HealthState::Unknown, |(health, _)| health.state);
         let health = if is_probed(service) {
-            let target = service.probed_at(backend);
+            let target = Target::new(service, backend);
             self.prober.spawn(probe, target, service.health.clone(), known)
         } else {
             HealthSnapshot::initial(HealthState::Up, now)

@@ -3,7 +3,7 @@
 //! A task owns its backend's [`HealthMachine`] and reports every result, with the transition it
 //! caused, over one channel; the reader only stores what it is told.
 //!
-//! Intervals run from start to start. The normal interval is shortened at random by up to a tenth
+//! Intervals run from start to start. The normal interval is shortened at random by up to `jitter`
 //! (never lengthened: `interval` is a promise) and the phase is random, so probes spread out. A
 //! late probe is followed by one, not by all that were missed.
 //!
@@ -14,8 +14,7 @@
 //! `interval + (fall - 1) × fast_interval + timeout`.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -24,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::{Asked, Configs, Target, random};
 use crate::config::model::Health;
 use crate::control::health::{
     HealthMachine, HealthSnapshot, HealthState, Policy, ProbeResult, Transition,
@@ -47,6 +47,7 @@ pub const BATCH: usize = 256;
 pub struct Prober {
     tasks: HashMap<Key, Task>,
     events: mpsc::Sender<ProbeEvent>,
+    configs: Configs,
 }
 
 /// What a probe, or a change of what is probed, did to a backend's health.
@@ -69,7 +70,7 @@ impl Prober {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<ProbeEvent>) {
         let (events, receiver) = mpsc::channel(QUEUE);
-        (Self { tasks: HashMap::new(), events }, receiver)
+        (Self { tasks: HashMap::new(), events, configs: Configs::default() }, receiver)
     }
 
     /// Probes `target` from now on; `known` is the state it is taken to be in until then.
@@ -78,16 +79,17 @@ impl Prober {
     pub fn spawn(
         &mut self,
         key: Key,
-        target: SocketAddr,
+        target: Target,
         health: Health,
         known: HealthState,
     ) -> HealthSnapshot {
         let machine = HealthMachine::resume(Policy::from(&health), known, now().into_std());
         let snapshot = machine.snapshot();
-        let (plan, changes) = watch::channel(Plan { target, health });
+        let plan = Plan::new(target, health, &mut self.configs);
+        let (plan, changes) = watch::channel(plan);
         let follower = Follower::new(key, machine, changes, self.events.clone());
         let ask = |plan: Plan| async move {
-            super::probe(plan.target, &plan.health.probe, plan.health.timeout).await
+            super::probe(&plan.target, &plan.asked, plan.health.timeout).await
         };
         let task = tokio::spawn(follower.run(ask));
         self.tasks.insert(key, Task { plan, task });
@@ -97,15 +99,16 @@ impl Prober {
     /// Changes what is probed and how. Health is kept where the target is the same.
     ///
     /// An unknown key is started from unknown.
-    pub fn update(&mut self, key: Key, target: SocketAddr, health: Health) {
+    pub fn update(&mut self, key: Key, target: Target, health: Health) {
         let Some(task) = self.tasks.get(&key) else {
             self.spawn(key, target, health, HealthState::Unknown);
             return;
         };
         task.plan.send_if_modified(|plan| {
-            let wanted = Plan { target, health };
-            let changed = *plan != wanted;
-            *plan = wanted;
+            let changed = plan.target != target || plan.health != health;
+            if changed {
+                *plan = Plan::new(target, health, &mut self.configs);
+            }
             changed
         });
     }
@@ -116,10 +119,19 @@ impl Prober {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Plan {
-    target: SocketAddr,
+    target: Target,
     health: Health,
+    /// What `health` has asked, made ready.
+    asked: Arc<Asked>,
+}
+
+impl Plan {
+    fn new(target: Target, health: Health, configs: &mut Configs) -> Self {
+        let asked = Arc::new(Asked::new(&health.probe, configs));
+        Self { target, health, asked }
+    }
 }
 
 #[derive(Debug)]
@@ -214,7 +226,7 @@ impl Follower {
         let wait = self.machine.next_probe_in()?;
         let last = self.last_start?;
         let due = match in_flight {
-            0 if wait == health.interval => last + wait.mul_f64(self.jitter()),
+            0 if wait == health.interval => last + wait.mul_f64(self.jitter(health)),
             0 => last + wait,
             _ => last + self.suspect_after(health, in_flight)?,
         };
@@ -222,8 +234,9 @@ impl Follower {
     }
 
     /// The part of the interval to wait: any at first, for a random phase, then nearly all.
-    fn jitter(&mut self) -> f64 {
-        let whole = if std::mem::replace(&mut self.spread, true) { 0.1 } else { 1.0 };
+    fn jitter(&mut self, health: &Health) -> f64 {
+        let part = f64::from(health.jitter) / 100.0;
+        let whole = if std::mem::replace(&mut self.spread, true) { part } else { 1.0 };
         1.0 - whole * random_fraction()
     }
 
@@ -250,7 +263,7 @@ impl Follower {
     async fn replan(&mut self, old: &Plan) -> Option<()> {
         let (same_server, policy) = {
             let new = self.plan.borrow();
-            (new.target == old.target, Policy::from(&new.health))
+            (new.target.is_same_server(&old.target), Policy::from(&new.health))
         };
         let at = now().into_std();
         match self.machine.reconfigure(policy, same_server, at) {
@@ -283,9 +296,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Uniform in 0..1; for spreading load, not for secrets.
+/// Uniform in 0..1.
 fn random_fraction() -> f64 {
-    // Every `RandomState` has new keys, so the hash of nothing is a fresh random number.
-    let bits = std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32;
-    u32::try_from(bits).map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
+    u32::try_from(random() >> 32).map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
 }

@@ -118,6 +118,27 @@ pub struct Health {
     pub latency_ms: Option<f64>,
     /// First failing probe to the word written, of the last failure.
     pub detection_ms: Option<f64>,
+    /// Failing probes since it last was up and passed; `None` while it passes.
+    #[serde(default)]
+    pub outage: Option<Outage>,
+}
+
+/// How an outage began and how it is now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outage {
+    pub first: FailedProbe,
+    pub last: FailedProbe,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedProbe {
+    /// The layer it failed at, a name of `FailureKind`.
+    pub kind: String,
+    pub text: String,
+    /// Since it ended.
+    pub ago_ms: u64,
+    /// From its start to its end.
+    pub latency_ms: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -293,6 +314,7 @@ pub(crate) fn sample() -> Status {
             last_failure: None,
             latency_ms: Some(0.4),
             detection_ms: None,
+            outage: None,
         },
         admin: Admin::Ready,
         state: BackendState::Serving,

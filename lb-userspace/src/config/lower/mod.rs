@@ -6,6 +6,7 @@
 mod backend;
 mod health;
 mod node;
+mod probe;
 mod service;
 
 use std::fmt::Display;
