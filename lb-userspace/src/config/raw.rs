@@ -128,6 +128,9 @@ pub(crate) struct RawBackend {
     pub(crate) server_id: Option<Spanned<String>>,
 }
 
+/// More names than this make no readable line.
+const MANY_KEYS: usize = 10;
+
 /// A number, or text such as `16MiB` or `200-399`.
 #[derive(Debug)]
 pub(crate) enum Scalar {
@@ -154,6 +157,8 @@ fn hint_for(message: &str) -> String {
         let wrong = quoted.next().unwrap_or_default();
         let known: Vec<&str> = quoted.collect();
         return match closest(wrong, known.iter().copied()) {
+            // Long lists are in the manual, and of no help to a slip of the fingers.
+            Some(near) if known.len() > MANY_KEYS => format!("did you mean `{near}`?"),
             Some(near) => format!("did you mean `{near}`? Known here: {}", known.join(", ")),
             None => format!("remove it; known here: {}", one_of(known)),
         };
