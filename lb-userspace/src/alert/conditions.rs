@@ -223,7 +223,9 @@ impl Said {
         let found = backend.detection_ms.map_or(String::new(), |ms| {
             format!("; found and taken out within {ms:.0} ms of the first failing probe")
         });
-        let message = format!("is down for {since}: {reason}{found}");
+        let began = backend.first_failure.filter(|first| *first != reason);
+        let began = began.map_or(String::new(), |first| format!("; it began with {first}"));
+        let message = format!("is down for {since}: {reason}{began}{found}");
         let (next, since_ms) = (backend.by_hand.clone(), self.ago(backend.since_ms));
         Some(Warning { next, since_ms, ..self.warning(Kind::BackendDown, message) })
     }

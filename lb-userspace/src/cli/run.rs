@@ -103,9 +103,7 @@ mod tests {
         let names: Vec<&str> =
             config.services[0].backends.iter().map(|b| b.name.as_str()).collect();
         assert_eq!(names, ["10.0.0.11", "10.0.0.12-8080", "10.0.0.12-8081"]);
-        assert!(
-            matches!(&config.services[0].health.probe, Probe::Http { path, .. } if path == "/x")
-        );
+        assert!(matches!(&config.services[0].health.probe, Probe::Http(http) if http.path == "/x"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::config::model::Probe;
+use crate::config::model::{Http, Probe};
 
 /// `SERVICE/NAME`, a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,9 +83,7 @@ impl From<HealthSpec> for Probe {
         match spec {
             HealthSpec::None => Self::None,
             HealthSpec::Tcp => Self::Tcp,
-            HealthSpec::Http(path) => {
-                Self::Http { path, host: None, status: crate::config::model::Health::STATUS }
-            }
+            HealthSpec::Http(path) => Self::Http(Http::get(path)),
         }
     }
 }

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::hash::Hash;
 
-use super::model::{Alert, Backend, Config, Failover, Health, Node, Probe, Service, Target};
+use super::model::{Alert, Backend, Config, Failover, Health, Node, Service, Target};
 use super::value::{format_duration, format_range, format_size};
+use super::write::health_keys;
 
 /// Lines from the old to the new: removed, added, changed.
 #[must_use]
@@ -114,7 +115,7 @@ fn same_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         lines.push(format!("{subject}: listens on {frontend}"));
     }
     changed(lines, &subject, "mode", &old.mode.to_string(), &new.mode.to_string());
-    changed(lines, &subject, "health", &health(&old.health), &health(&new.health));
+    health(&old.health, &new.health, &subject, lines);
     for (key, old, new) in [
         ("idle_timeout", old.idle_timeout, new.idle_timeout),
         ("udp_timeout", old.udp_timeout, new.udp_timeout),
@@ -218,26 +219,36 @@ fn backends(old: &Service, new: &Service, lines: &mut Vec<String>) {
     }
 }
 
-fn health(health: &Health) -> String {
-    let probe = match &health.probe {
-        Probe::None => "none".to_owned(),
-        Probe::Tcp => "tcp".to_owned(),
-        Probe::Http { path, host, status } => {
-            let host = host.as_ref().map(|host| format!(" at {host}")).unwrap_or_default();
-            format!("http {path}{host} {}", format_range(status))
-        }
+/// A line for each key; a probe of another kind in one.
+fn health(old: &Health, new: &Health, subject: &str, lines: &mut Vec<String>) {
+    let (before, after) = (health_keys(old), health_keys(new));
+    let find = |keys: &[(&'static str, String)], wanted: &str| {
+        keys.iter().find(|(key, _)| *key == wanted).map(|(_, value)| value.clone())
     };
-    let port = health.port.map(|port| format!(" port {port}")).unwrap_or_default();
-    format!(
-        "{probe}{port} every {} (fast {}), timeout {}, rise {}, fall {}, held down {} to {}",
-        format_duration(health.interval),
-        format_duration(health.fast_interval),
-        format_duration(health.timeout),
-        health.rise,
-        health.fall,
-        format_duration(health.hold_down),
-        format_duration(health.hold_down_max)
-    )
+    if old.probe.key() != new.probe.key() {
+        let kind = |health: &Health, keys: &[_]| {
+            let kind = health.probe.key();
+            format!("{kind} = {}", find(keys, kind).unwrap_or_default())
+        };
+        changed(lines, subject, "health", &kind(old, &before), &kind(new, &after));
+    }
+    let kinds = [old.probe.key(), new.probe.key()];
+    let added = after.iter().filter(|(key, _)| find(&before, key).is_none());
+    for (key, _) in before.iter().chain(added) {
+        if old.probe.key() != new.probe.key() && kinds.contains(key) {
+            continue;
+        }
+        let key_text = format!("health.{key}");
+        let value = |keys| find(keys, key).unwrap_or_else(|| "none".into());
+        changed(lines, subject, &key_text, &value(&before), &value(&after));
+    }
+    let ca = |health: &Health| health.probe.tls().and_then(|tls| tls.ca.clone());
+    if let (Some(before), Some(after)) = (ca(old), ca(new))
+        && before.path == after.path
+        && before.pem != after.pem
+    {
+        lines.push(format!("{subject}: other certificates in {}", after.path));
+    }
 }
 
 /// What of the first list is not in the second.

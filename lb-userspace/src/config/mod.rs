@@ -18,6 +18,7 @@ mod nets;
 mod percent;
 mod place;
 mod prefix;
+mod probe;
 mod raw;
 mod server_id;
 mod suggest;

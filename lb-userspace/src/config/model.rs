@@ -15,6 +15,10 @@ pub use super::failover::{Failover, OnDown, Ramp};
 pub use super::frontend::{Frontend, Ports, Protocol};
 pub use super::percent::Percent;
 pub use super::prefix::Prefix;
+pub use super::probe::{
+    BodyMatch, Ca, Dns, Exec, Grpc, Health, Http, Method, Payload, Probe, Rcode, RecordType,
+    Statuses, Tls, Udp,
+};
 pub use super::server_id::ServerId;
 pub use super::url::Url;
 
@@ -214,44 +218,6 @@ pub struct Backend {
     pub server_id: Option<ServerId>,
 }
 
-/// How a service's backends are probed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    pub probe: Probe,
-    /// Port probed; `None` is the backend's port.
-    pub port: Option<u16>,
-    pub interval: Duration,
-    /// Interval from the first contrary result until the state is settled.
-    pub fast_interval: Duration,
-    pub timeout: Duration,
-    /// Consecutive successes that bring a backend up.
-    pub rise: u32,
-    /// Consecutive failures that take a backend down.
-    pub fall: u32,
-    /// How long a backend that goes down a second time stays down at least; twice as long each
-    /// further time. Zero is off.
-    #[serde(default = "hold_down")]
-    pub hold_down: Duration,
-    /// The longest of these times; a backend that was up for as long begins anew.
-    #[serde(default = "hold_down_max")]
-    pub hold_down_max: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Probe {
-    /// Not probed: always taken to be up.
-    None,
-    Tcp,
-    Http {
-        path: String,
-        /// `Host` header; `None` is the address probed.
-        host: Option<String>,
-        /// Accepted status codes, inclusive.
-        status: RangeInclusive<u16>,
-    },
-}
-
 impl Default for Node {
     /// Everything but the interfaces, which have no sensible default.
     fn default() -> Self {
@@ -331,17 +297,9 @@ impl Service {
     }
 }
 
-/// For a service that an older version stored; so are the next two.
+/// For a service that an older version stored.
 fn udp_timeout() -> Duration {
     Service::UDP_IDLE
-}
-
-fn hold_down() -> Duration {
-    Health::HOLD_DOWN
-}
-
-fn hold_down_max() -> Duration {
-    Health::HOLD_DOWN_MAX
 }
 
 impl Backend {
@@ -375,35 +333,6 @@ impl Mode {
     #[must_use]
     pub const fn is_tunnel(self) -> bool {
         matches!(self, Self::Ipip | Self::Gue)
-    }
-}
-
-impl Health {
-    /// The status codes an HTTP probe accepts by default.
-    pub const STATUS: RangeInclusive<u16> = 200..=399;
-
-    /// The default `hold_down`.
-    pub const HOLD_DOWN: Duration = Duration::from_secs(1);
-    /// The default `hold_down_max`.
-    pub const HOLD_DOWN_MAX: Duration = Duration::from_secs(60);
-
-    /// The shortest interval or timeout a probe can have.
-    pub const SHORTEST: Duration = Duration::from_millis(10);
-
-    /// A probe with the default times.
-    #[must_use]
-    pub const fn new(probe: Probe) -> Self {
-        Self {
-            probe,
-            port: None,
-            interval: Duration::from_secs(1),
-            fast_interval: Duration::from_millis(100),
-            timeout: Duration::from_millis(500),
-            rise: 2,
-            fall: 3,
-            hold_down: Self::HOLD_DOWN,
-            hold_down_max: Self::HOLD_DOWN_MAX,
-        }
     }
 }
 

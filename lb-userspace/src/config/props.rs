@@ -1,6 +1,8 @@
 //! Properties: no text panics the parser, every error lies inside its source, and every valid
 //! configuration survives being written and read.
 
+mod probes;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -31,7 +33,7 @@ name = "web"
 listen = ["192.0.2.10:80/tcp", "192.0.2.10:443/tcp"]
 mode = "nat"
 idle_timeout = "5m"
-health = { http = "/healthz", host = "example.org", status = "200-299", interval = "1s", rise = 2 }
+health = { https = "/healthz", sni = "example.org", status = "200-299,301", insecure = true, body_regex = "^ok", jitter = "20%", interval = "1s", rise = 2 }
 backends = [
   { name = "web-01", address = "10.0.0.11", port = 8080, weight = 2 }, # é
   { name = "web-02", address = "10.0.0.12" },
@@ -40,6 +42,7 @@ backends = [
 name = "dns"
 listen = ["[2001:db8::53]:53/udp", "192.0.2.0/24:8000-8999/tcp", "[2001:db8::/64]:*/udp"]
 mode = "gue"
+health = { dns = "example.org", type = "SOA", rcode = "NOERROR", source = "fd00::1", port = 53 }
 hash = "source"
 quic = { config_id = 0, server_id_length = 4 }
 mss = 1400
@@ -194,13 +197,16 @@ fn fit_frontends(s: u16, service: &mut Service) {
             }
         };
     }
-    if service.listen[0].ports.is_all() && service.health.probe != Probe::None {
+    if service.listen[0].ports.is_all() && service.health.probe.has_port() {
         service.health.port.get_or_insert(80);
     }
 }
 
 fn fit_backends(s: u16, service: &mut Service) {
     let v4 = service.backends[0].address.is_ipv4();
+    if !v4 && service.health.source.is_some() {
+        service.health.source = Some(Ipv6Addr::new(0xfdfe, 0, 0, 0, 0, 0, 0, 1).into());
+    }
     for (b, backend) in service.backends.iter_mut().enumerate() {
         backend.name = format!("{}{b}", backend.name);
         backend.address = match v4 {
@@ -300,7 +306,7 @@ fn service() -> impl Strategy<Value = Service> {
         "[a-z0-9]([a-z0-9._-]{0,20}[a-z0-9])?",
         prop::collection::vec(frontend(), 1..4),
         select(vec![Mode::Nat, Mode::Dsr, Mode::Ipip, Mode::Gue]),
-        health(),
+        probes::health(),
         (1_000..86_400_000u64, 1_000..3_600_000u64, 0..3_600_000u64),
         features(),
         prop::collection::vec(backend(), 1..5),
@@ -389,26 +395,4 @@ fn backend() -> impl Strategy<Value = Backend> {
             ..Backend::new(name, address)
         },
     )
-}
-
-fn health() -> impl Strategy<Value = Health> {
-    let http =
-        ("/[!-~]{0,20}", prop::option::of("[a-z0-9.:-]{1,20}"), 100..=300u16, 0..=299u16).prop_map(
-            |(path, host, start, more)| Probe::Http { path, host, status: start..=start + more },
-        );
-    let probe = prop_oneof![Just(Probe::None), Just(Probe::Tcp), http];
-    let ms = |range: std::ops::RangeInclusive<u64>| range.prop_map(Duration::from_millis);
-    let port = prop::option::of(1..=u16::MAX);
-    (probe, port, ms(100..=3_600_000), ms(10..=100), ms(10..=60_000), 1..=100u32, 1..=100u32)
-        .prop_map(|(probe, port, interval, fast_interval, timeout, rise, fall)| Health {
-            probe,
-            port,
-            interval,
-            fast_interval,
-            timeout,
-            rise,
-            fall,
-            hold_down: fast_interval,
-            hold_down_max: interval,
-        })
 }

@@ -122,11 +122,30 @@ pub(crate) struct RawHealth {
     pub(crate) none: Option<Spanned<bool>>,
     pub(crate) tcp: Option<Spanned<bool>>,
     pub(crate) http: Option<Spanned<String>>,
+    pub(crate) https: Option<Spanned<String>>,
+    pub(crate) grpc: Option<Spanned<String>>,
+    pub(crate) dns: Option<Spanned<String>>,
+    pub(crate) udp: Option<Spanned<String>>,
+    pub(crate) icmp: Option<Spanned<bool>>,
+    pub(crate) exec: Option<Spanned<Vec<String>>>,
+    pub(crate) method: Option<Spanned<String>>,
     pub(crate) host: Option<Spanned<String>>,
     pub(crate) status: Option<Spanned<Scalar>>,
+    pub(crate) body: Option<Spanned<String>>,
+    pub(crate) body_regex: Option<Spanned<String>>,
+    pub(crate) tls: Option<Spanned<bool>>,
+    pub(crate) sni: Option<Spanned<String>>,
+    pub(crate) ca: Option<Spanned<String>>,
+    pub(crate) insecure: Option<Spanned<bool>>,
+    pub(crate) r#type: Option<Spanned<String>>,
+    pub(crate) rcode: Option<Spanned<String>>,
+    pub(crate) answer: Option<Spanned<String>>,
+    pub(crate) expect: Option<Spanned<String>>,
     pub(crate) port: Option<Spanned<i64>>,
+    pub(crate) source: Option<Spanned<String>>,
     pub(crate) interval: Option<Spanned<String>>,
     pub(crate) fast_interval: Option<Spanned<String>>,
+    pub(crate) jitter: Option<Spanned<String>>,
     pub(crate) timeout: Option<Spanned<String>>,
     pub(crate) rise: Option<Spanned<i64>>,
     pub(crate) fall: Option<Spanned<i64>>,
@@ -144,6 +163,9 @@ pub(crate) struct RawBackend {
     pub(crate) backup: Option<Spanned<bool>>,
     pub(crate) server_id: Option<Spanned<String>>,
 }
+
+/// More names than this make no readable line.
+const MANY_KEYS: usize = 10;
 
 /// A number, or text such as `16MiB` or `200-399`.
 #[derive(Debug)]
@@ -171,6 +193,8 @@ fn hint_for(message: &str) -> String {
         let wrong = quoted.next().unwrap_or_default();
         let known: Vec<&str> = quoted.collect();
         return match closest(wrong, known.iter().copied()) {
+            // Long lists are in the manual, and of no help to a slip of the fingers.
+            Some(near) if known.len() > MANY_KEYS => format!("did you mean `{near}`?"),
             Some(near) => format!("did you mean `{near}`? Known here: {}", known.join(", ")),
             None => format!("remove it; known here: {}", one_of(known)),
         };

@@ -11,7 +11,7 @@ pub fn closest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
     candidates
         .into_iter()
         .filter(|candidate| candidate.len() <= 64)
-        .map(|candidate| (distance(&wrong.to_lowercase(), candidate), candidate))
+        .map(|candidate| (distance(&wrong.to_lowercase(), &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -70,6 +70,11 @@ mod tests {
         ] {
             assert_eq!(closest(wrong, keys), right, "{wrong}");
         }
+    }
+
+    #[test]
+    fn capitals_are_no_slip() {
+        assert_eq!(closest("gte", ["GET", "HEAD"]), Some("GET"));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 mod alerts;
 mod features;
 mod frontends;
+mod probes;
 mod tunnels;
 
 use std::time::Duration;
 
-use super::model::{Health, Node, Probe, XdpPolicy};
+use super::model::{Health, Http, Node, Probe, XdpPolicy};
 use super::*;
 
 /// A valid file to spoil: `HEAD`, then a service whose `NAT` or `DSR` line starts it.
@@ -101,11 +102,11 @@ backends = [{ name = "dns-01", address = "fd00::53" }]
     assert_eq!(config.node.xdp, XdpPolicy::Auto);
     assert_eq!(config.node.nat_ports, 2048..=9999);
     assert_eq!(config.node.limits.table_bytes, 1 << 20);
-    let probe = Probe::Http {
-        path: "/healthz".into(),
+    let probe = Probe::Http(Http {
         host: Some("example.org".into()),
-        status: 204..=204,
-    };
+        status: "204".parse().unwrap(),
+        ..Http::get("/healthz")
+    });
     assert_eq!(config.services[0].health.probe, probe);
     assert_eq!(config.services[0].health.port, Some(8081));
     assert_eq!(config.services[0].idle_timeout, Duration::from_secs(90));
@@ -349,8 +350,8 @@ fn probes() {
         ("tcp = true, http = \"/\"", "7:31 \"/\"", "two ways to probe | keep one"),
         ("none = true, tcp = true", "7:31 true", "two ways to probe | keep one"),
         ("tcp = false", "7:18 false", "chooses no probe | write true"),
-        ("icmp = true", "7:12 icmp", "unknown key | known here: none, tcp, http"),
-        ("host = \"a\"", "7:19 \"a\"", "belongs to an http probe | add http"),
+        ("htpp = \"/\"", "7:12 htpp", "unknown key | did you mean `http`"),
+        ("host = \"a\"", "7:19 \"a\"", "for probes by http or https | add http"),
         ("http = \"healthz\"", "7:19 \"healthz\"", "begin with '/' | \"/healthz\""),
         ("http = \"/a b\"", "7:19 \"/a b\"", "can't be sent | percent-encode"),
         ("http = \"/\", host = \"a b\"", "7:31 \"a b\"", "Host header | example.org"),

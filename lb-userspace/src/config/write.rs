@@ -2,7 +2,9 @@
 
 use std::fmt::{Display, Write};
 
-use super::model::{Alert, Backend, Config, Failover, Health, Node, Probe, Service, Target};
+use super::model::{
+    Alert, Backend, BodyMatch, Config, Failover, Health, Node, Probe, Service, Target,
+};
 use super::value::{format_duration, format_range, format_size};
 
 /// Everything, defaults included, so that it means the same to a later version.
@@ -119,29 +121,72 @@ fn write_backend(backend: &Backend) -> String {
 }
 
 fn health(health: &Health) -> String {
-    let mut keys = match &health.probe {
-        Probe::None => vec![("none", "true".to_owned())],
-        Probe::Tcp => vec![("tcp", "true".to_owned())],
-        Probe::Http { path, host, status } => {
-            let mut keys = vec![("http", quote(path))];
-            keys.extend(host.as_ref().map(|host| ("host", quote(host))));
-            keys.push(("status", quote(&format_range(status))));
-            keys
-        }
-    };
     // The times of a probe that is never sent are noise, unless they were set.
-    if health.probe == Probe::None && *health == Health::new(Probe::None) {
-        return table(&keys);
+    if *health == Health::new(Probe::None) {
+        return table(&probe_keys(&health.probe));
     }
+    table(&health_keys(health))
+}
+
+/// All keys that say the same as `health`.
+pub(super) fn health_keys(health: &Health) -> Vec<(&'static str, String)> {
+    let mut keys = probe_keys(&health.probe);
     keys.extend(health.port.map(|port| ("port", port.to_string())));
+    keys.extend(health.source.map(|source| ("source", quote(&source))));
     keys.push(("interval", quote(&format_duration(health.interval))));
     keys.push(("fast_interval", quote(&format_duration(health.fast_interval))));
+    keys.push(("jitter", quote(&format!("{}%", health.jitter))));
     keys.push(("timeout", quote(&format_duration(health.timeout))));
     keys.push(("rise", health.rise.to_string()));
     keys.push(("fall", health.fall.to_string()));
     keys.push(("hold_down", quote(&format_duration(health.hold_down))));
     keys.push(("hold_down_max", quote(&format_duration(health.hold_down_max))));
-    table(&keys)
+    keys
+}
+
+fn probe_keys(probe: &Probe) -> Vec<(&'static str, String)> {
+    let mut keys = Vec::new();
+    let kind = probe.key();
+    match probe {
+        Probe::None | Probe::Tcp | Probe::Icmp => keys.push((kind, "true".to_owned())),
+        Probe::Http(http) => {
+            keys.push((kind, quote(&http.path)));
+            keys.push(("method", quote(&http.method)));
+            keys.extend(http.host.as_ref().map(|host| ("host", quote(host))));
+            keys.push(("status", quote(&http.status)));
+            keys.extend(http.body.as_ref().map(|body| match body {
+                BodyMatch::Contains(text) => ("body", quote(text)),
+                BodyMatch::Regex(text) => ("body_regex", quote(text)),
+            }));
+        }
+        Probe::Grpc(grpc) => {
+            keys.push((kind, quote(&grpc.service)));
+            keys.extend(grpc.tls.as_ref().map(|_| ("tls", "true".to_owned())));
+        }
+        Probe::Dns(dns) => {
+            keys.push((kind, quote(&dns.name)));
+            keys.push(("type", quote(&dns.record)));
+            keys.push(("rcode", quote(&dns.rcode)));
+            keys.extend(dns.answer.as_ref().map(|answer| ("answer", quote(answer))));
+        }
+        Probe::Udp(udp) => {
+            keys.push((kind, quote(&udp.payload)));
+            keys.extend(udp.expect.as_ref().map(|expect| ("expect", quote(expect))));
+        }
+        Probe::Exec(exec) => {
+            let words: Vec<&String> =
+                std::iter::once(&exec.program).chain(&exec.arguments).collect();
+            keys.push((kind, list(&words)));
+        }
+    }
+    if let Some(tls) = probe.tls() {
+        keys.extend(tls.sni.as_ref().map(|name| ("sni", quote(name))));
+        keys.extend(tls.ca.as_ref().map(|ca| ("ca", quote(&ca.path))));
+        if tls.insecure {
+            keys.push(("insecure", "true".to_owned()));
+        }
+    }
+    keys
 }
 
 fn failover(failover: &Failover) -> String {

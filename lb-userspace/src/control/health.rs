@@ -42,6 +42,8 @@ pub struct HealthMachine {
     since: Instant,
     /// The latest results that agree with each other.
     run: Option<Run>,
+    /// Of the outage that lasts, or may be beginning.
+    first_failure: Option<LastFailure>,
     last_failure: Option<LastFailure>,
     latency: Option<Duration>,
     damping: Damping,
@@ -57,8 +59,16 @@ impl HealthMachine {
     #[must_use]
     pub fn resume(policy: Policy, known: HealthState, since: Instant) -> Self {
         let state = if policy.probed { known } else { HealthState::Up };
-        let damping = Damping::default();
-        Self { policy, state, since, run: None, last_failure: None, latency: None, damping }
+        Self {
+            policy,
+            state,
+            since,
+            run: None,
+            first_failure: None,
+            last_failure: None,
+            latency: None,
+            damping: Damping::default(),
+        }
     }
 
     /// Takes the result of a probe that ran from `started` to `now`.
@@ -71,13 +81,19 @@ impl HealthMachine {
         match result {
             Ok(success) => self.latency = Some(success.latency),
             Err(failure) => {
-                self.last_failure = Some(LastFailure { failure: failure.clone(), at: now });
+                let latency = now.saturating_duration_since(started);
+                let failed = LastFailure { failure: failure.clone(), at: now, latency };
+                self.last_failure = Some(failed.clone());
                 if !failure.kind.blames_backend() {
                     return None;
                 }
+                self.first_failure.get_or_insert(failed);
             }
         }
         let run = self.extend_run(started, result.is_ok());
+        if run.passing && self.state != HealthState::Down {
+            self.first_failure = None;
+        }
         let to = match (self.state, run.passing) {
             (HealthState::Unknown | HealthState::Down, true)
                 if run.length >= self.policy.rise && !self.damping.holds(now) =>
@@ -106,6 +122,7 @@ impl HealthMachine {
         } else if same_server {
             return None;
         } else {
+            self.first_failure = None;
             self.last_failure = None;
             self.latency = None;
             HealthState::Unknown
@@ -145,6 +162,7 @@ impl HealthMachine {
             since: self.since,
             streak: self.run.map_or(0, |run| run.length),
             failing_since: self.run.and_then(|run| (!run.passing).then_some(run.since)),
+            first_failure: self.first_failure.clone(),
             last_failure: self.last_failure.clone(),
             latency: self.latency,
             falls: self.damping.falls,
@@ -170,6 +188,9 @@ impl HealthMachine {
         }
         let from = std::mem::replace(&mut self.state, to);
         self.since = now;
+        if to == HealthState::Up {
+            self.first_failure = None;
+        }
         let failure = match to {
             HealthState::Down => self.last_failure.as_ref().map(|last| last.failure.clone()),
             HealthState::Unknown | HealthState::Up => None,
@@ -267,6 +288,8 @@ pub struct HealthSnapshot {
     pub streak: u32,
     /// Start of the first failing probe of the current streak.
     pub failing_since: Option<Instant>,
+    /// The first failing probe since the last time that the backend was up and passed.
+    pub first_failure: Option<LastFailure>,
     pub last_failure: Option<LastFailure>,
     /// Of the last successful probe.
     pub latency: Option<Duration>,
@@ -285,6 +308,7 @@ impl HealthSnapshot {
             since,
             streak: 0,
             failing_since: None,
+            first_failure: None,
             last_failure: None,
             latency: None,
             falls: 0,
@@ -298,8 +322,8 @@ impl HealthSnapshot {
         let age = Duration::from_millis(epoch_ms().saturating_sub(down.since_ms));
         // This host may have been up for less.
         let since = now.checked_sub(age).unwrap_or(now);
-        let failure = down.last_failure();
-        let last_failure = failure.map(|failure| LastFailure { failure, at: since });
+        let failed = |failure| LastFailure { failure, at: since, latency: Duration::ZERO };
+        let last_failure = down.last_failure().map(failed);
         Self { last_failure, ..Self::initial(HealthState::Down, since) }
     }
 
@@ -312,11 +336,18 @@ impl HealthSnapshot {
     /// As the API shows it; `detection` is the caller's measure of the last failure.
     #[must_use]
     pub fn report(&self, now: Instant, detection: Option<Duration>) -> report::Health {
-        let since = now.saturating_duration_since(self.since);
+        let whole_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        let failed = |failed: &LastFailure| report::FailedProbe {
+            kind: failed.failure.kind.name().into(),
+            text: failed.failure.text.clone(),
+            ago_ms: whole_ms(now.saturating_duration_since(failed.at)),
+            latency_ms: ms(failed.latency),
+        };
+        let outage = self.first_failure.as_ref().zip(self.last_failure.as_ref());
         report::Health {
             state: self.state,
-            since_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            since_ms: whole_ms(now.saturating_duration_since(self.since)),
             streak: self.streak,
             last_failure: self.last_failure.as_ref().map(|last| last.failure.text.clone()),
             latency_ms: self.latency.map(ms),
@@ -327,6 +358,8 @@ impl HealthSnapshot {
                 .filter(|left| !left.is_zero())
                 .map(ms),
             detection_ms: detection.map(ms),
+            outage: outage
+                .map(|(first, last)| report::Outage { first: failed(first), last: failed(last) }),
         }
     }
 }
@@ -336,6 +369,8 @@ pub struct LastFailure {
     pub failure: Failure,
     /// When the probe ended.
     pub at: Instant,
+    /// From its start to its end.
+    pub latency: Duration,
 }
 
 pub type ProbeResult = Result<Success, Failure>;
@@ -366,14 +401,22 @@ impl Failure {
 pub enum FailureKind {
     /// Our own shortage (files, ports, memory): says nothing about the backend.
     Local,
+    /// No answer to ARP or neighbour discovery.
     NoNeighbour,
+    /// No route, or an ICMP error that says so.
     Unreachable,
     Refused,
     Timeout,
     Reset,
+    Tls,
+    /// HTTP status, gRPC status, health status or DNS response code.
     HttpStatus,
+    /// HTTP body, DNS answer or UDP answer.
+    Body,
     /// Answered, but not in the protocol asked for.
     Protocol,
+    /// A program that failed, or could not be started.
+    Exec,
 }
 
 impl FailureKind {
@@ -384,7 +427,12 @@ impl FailureKind {
             Self::NoNeighbour | Self::Unreachable | Self::Refused | Self::Timeout | Self::Reset => {
                 true
             }
-            Self::Local | Self::HttpStatus | Self::Protocol => false,
+            Self::Local
+            | Self::Tls
+            | Self::HttpStatus
+            | Self::Body
+            | Self::Protocol
+            | Self::Exec => false,
         }
     }
 
@@ -393,19 +441,28 @@ impl FailureKind {
     pub fn blames_backend(self) -> bool {
         self != Self::Local
     }
-}
 
-impl fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// Its name in the API: stable.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Local => "local",
             Self::NoNeighbour => "no neighbour",
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",
             Self::Timeout => "timeout",
             Self::Reset => "reset",
+            Self::Tls => "tls",
             Self::HttpStatus => "status",
+            Self::Body => "body",
             Self::Protocol => "protocol",
-        })
+            Self::Exec => "exec",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

@@ -25,7 +25,7 @@ use crate::dataplane::frontends::{Listener, Plan};
 use crate::dataplane::lists::Lists;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{HopProblem, NextHop, Resolver, TooBig};
-use crate::probe::{ProbeEvent, Prober};
+use crate::probe::{ProbeEvent, Prober, Target};
 use crate::store::Down;
 
 /// Drains by service and backend name: what the operator wants beside the configuration.
@@ -253,6 +253,14 @@ impl Node {
         Ok(())
     }
 
+    /// Something other than a probe says that a server may be gone: its backends are probed now.
+    pub fn suspect(&self, server: IpAddr) {
+        let backends = self.services.iter().flat_map(|running| &running.backends);
+        for backend in backends.filter(|b| b.config.address == server) {
+            self.prober.hurry(backend.probe);
+        }
+    }
+
     /// While our own link is down, and until what it did to probes is over, its servers cannot be
     /// judged.
     fn note_blind(&mut self, server: IpAddr, is_link_down: bool) -> Result<()> {
@@ -282,6 +290,9 @@ impl Node {
             }
             Ok(_) if self.blind.remove(&server) => self.note_blind(server, false)?,
             _ => {}
+        }
+        if hop.is_err() {
+            self.suspect(server);
         }
         if self.servers.set_hop(server, hop)? {
             self.mark_addresses()?;
@@ -454,7 +465,7 @@ impl Node {
         self.discarded.extend(discarded);
         gone.iter().for_each(|backend| self.prober.remove(backend.probe));
         for backend in running.backends.iter().filter(|b| b.probe < first_new) {
-            let target = service.probed_at(&backend.config);
+            let target = Target::new(service, &backend.config);
             self.prober.update(backend.probe, target, service.health.clone());
         }
         Ok(())
@@ -484,7 +495,7 @@ impl Node {
         let unknown = if was_down.is_some() { HealthState::Down } else { HealthState::Unknown };
         let known = before.as_ref().map_or(unknown, |before| before.health.state);
         let health = if is_probed(service) {
-            let target = service.probed_at(backend);
+            let target = Target::new(service, backend);
             let begun = self.prober.spawn(probe, target, service.health.clone(), known);
             was_down.map_or(begun, |down| HealthSnapshot::inherited(&down, now))
         } else {

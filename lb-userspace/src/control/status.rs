@@ -11,7 +11,6 @@ use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
 use super::watch::{Scene, Watch};
-use crate::config::model::{self, Probe};
 use crate::dataplane::features::names;
 use crate::dataplane::maps::LiveMaps;
 use crate::net::{self, mac_text};
@@ -183,30 +182,6 @@ fn counters(maps: &LiveMaps) -> Counters {
     }
 }
 
-/// The command that asks a backend what its probe asks.
-pub(super) fn probe_by_hand(service: &model::Service, backend: &model::Backend) -> Option<String> {
-    let target = service.probed_at(backend);
-    match &service.health.probe {
-        Probe::None => None,
-        Probe::Tcp => Some(format!("nc -vz {} {}", target.ip(), target.port())),
-        Probe::Http { path, host, .. } => {
-            let host = host.as_ref().map_or(String::new(), |host| {
-                format!(" -H {}", shell_word(&format!("Host: {host}")))
-            });
-            Some(format!("curl -v{host} {}", shell_word(&format!("http://{target}{path}"))))
-        }
-    }
-}
-
-/// As one word to a shell.
-fn shell_word(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:._-%+,@".contains(&byte);
-    match text.bytes().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
-}
-
 /// Milliseconds since 1970.
 #[must_use]
 pub fn epoch_ms() -> u64 {
@@ -217,37 +192,4 @@ pub fn epoch_ms() -> u64 {
 #[must_use]
 pub fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::parse;
-
-    #[test]
-    fn a_probe_can_be_asked_by_hand() {
-        let http = "http = \"/healthz\"";
-        for (listen, health, address, expect) in [
-            ("192.0.2.10:80", http, "10.0.0.11", Some("curl -v http://10.0.0.11:80/healthz")),
-            ("[2001:db8::10]:80", http, "fd00::11", Some("curl -v 'http://[fd00::11]:80/healthz'")),
-            (
-                "192.0.2.10:80",
-                "http = \"/a?b='&c\", host = \"example.org\", port = 81",
-                "10.0.0.11",
-                Some("curl -v -H 'Host: example.org' 'http://10.0.0.11:81/a?b='\\''&c'"),
-            ),
-            ("192.0.2.10:443", "tcp = true", "10.0.0.11", Some("nc -vz 10.0.0.11 443")),
-            ("[2001:db8::10]:443", "tcp = true", "fd00::11", Some("nc -vz fd00::11 443")),
-            ("192.0.2.10:80", "none = true", "10.0.0.11", None),
-        ] {
-            let source = format!(
-                "[node]\ninterfaces = [\"eth0\"]\n[[service]]\nname = \"web\"\nmode = \"nat\"\n\
-                 listen = [\"{listen}/tcp\"]\nhealth = {{ {health} }}\n\
-                 backends = [{{ name = \"a\", address = \"{address}\" }}]\n"
-            );
-            let service = parse(&source, "lb.toml").unwrap().services.remove(0);
-            let asked = probe_by_hand(&service, &service.backends[0]);
-            assert_eq!(asked.as_deref(), expect);
-        }
-    }
 }

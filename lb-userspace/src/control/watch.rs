@@ -7,10 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
+use super::by_hand::probe_by_hand;
 use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
-use super::status::{hop_problem, probe_by_hand};
+use super::status::hop_problem;
 use crate::alert::Clock;
 use crate::alert::conditions::{
     BackendView, Drained, Flapping, Found, LatencyOff, Panic, ServiceView, ShareOff,
@@ -187,6 +188,7 @@ impl Watch {
         BackendView {
             health: health.state,
             since_ms: age(health.since),
+            first_failure: health.first_failure.as_ref().map(|first| first.failure.text.as_str()),
             last_failure: health.last_failure.as_ref().map(|last| last.failure.text.as_str()),
             detection_ms: backend.detection.map(|time| time.as_secs_f64() * 1000.0),
             state: backend.state(),

@@ -4,36 +4,39 @@
 //! a server answers is bounded in size and time and never trusted. A probe's socket is closed with
 //! a reset, so that thousands of probes leave no `TIME_WAIT` behind.
 
+mod asked;
+mod cause;
 mod connect;
+mod datagram;
+mod dns;
+mod excerpt;
+mod exec;
+mod grpc;
 mod http;
+mod icmp;
 mod prober;
 mod self_test;
+mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 
-use std::net::SocketAddr;
+use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::model::Probe;
 pub use crate::control::health::{Failure, FailureKind, ProbeResult, Success};
+pub use asked::Asked;
 pub use prober::{BATCH, Key, ProbeEvent, Prober};
 pub use self_test::self_test;
+pub use target::Target;
+pub use tls::Configs;
 
 /// Asks `target` once; `timeout` covers connecting and the answer together.
-pub async fn probe(target: SocketAddr, probe: &Probe, timeout: Duration) -> ProbeResult {
+pub async fn probe(target: &Target, asked: &Asked, timeout: Duration) -> ProbeResult {
     let started = Instant::now();
-    let limit = Limit { deadline: started + timeout, timeout };
-    match probe {
-        Probe::None => {}
-        Probe::Tcp => drop(connect::connect(target, limit).await?),
-        Probe::Http { path, host, status } => {
-            let stream = connect::connect(target, limit).await?;
-            let question = http::Question { target, path, host: host.as_deref(), status };
-            question.ask(stream, limit).await?;
-        }
-    }
+    asked.ask(target, Limit { deadline: started + timeout, timeout }).await?;
     Ok(Success { latency: started.elapsed() })
 }
 
@@ -56,4 +59,10 @@ impl Limit {
             Failure::new(FailureKind::Timeout, detail)
         })
     }
+}
+
+/// For spreading load and telling answers apart, not for secrets.
+fn random() -> u64 {
+    // Every `RandomState` has new keys, so the hash of nothing is a fresh random number.
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

@@ -3,7 +3,7 @@
 //! A task owns its backend's [`HealthMachine`] and reports every result, with the transition it
 //! caused, over one channel; the reader only stores what it is told.
 //!
-//! Intervals run from start to start. The normal interval is shortened at random by up to a tenth
+//! Intervals run from start to start. The normal interval is shortened at random by up to `jitter`
 //! (never lengthened: `interval` is a promise) and the phase is random, so probes spread out. A
 //! late probe is followed by one, not by all that were missed.
 //!
@@ -14,16 +14,16 @@
 //! `interval + (fall - 1) × fast_interval + timeout`.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::{Asked, Configs, Target, random};
 use crate::config::model::Health;
 use crate::control::health::{
     HealthMachine, HealthSnapshot, HealthState, Policy, ProbeResult, Transition,
@@ -47,6 +47,7 @@ pub const BATCH: usize = 256;
 pub struct Prober {
     tasks: HashMap<Key, Task>,
     events: mpsc::Sender<ProbeEvent>,
+    configs: Configs,
 }
 
 /// What a probe, or a change of what is probed, did to a backend's health.
@@ -69,7 +70,7 @@ impl Prober {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<ProbeEvent>) {
         let (events, receiver) = mpsc::channel(QUEUE);
-        (Self { tasks: HashMap::new(), events }, receiver)
+        (Self { tasks: HashMap::new(), events, configs: Configs::default() }, receiver)
     }
 
     /// Probes `target` from now on; `known` is the state it is taken to be in until then.
@@ -78,36 +79,48 @@ impl Prober {
     pub fn spawn(
         &mut self,
         key: Key,
-        target: SocketAddr,
+        target: Target,
         health: Health,
         known: HealthState,
     ) -> HealthSnapshot {
         let machine = HealthMachine::resume(Policy::from(&health), known, now().into_std());
         let snapshot = machine.snapshot();
-        let (plan, changes) = watch::channel(Plan { target, health });
-        let follower = Follower::new(key, machine, changes, self.events.clone());
+        let plan = Plan::new(target, health, &mut self.configs);
+        let (plan, changes) = watch::channel(plan);
+        let hurry = Arc::new(Notify::new());
+        let follower =
+            Follower::new(key, machine, (changes, Arc::clone(&hurry)), self.events.clone());
         let ask = |plan: Plan| async move {
-            super::probe(plan.target, &plan.health.probe, plan.health.timeout).await
+            super::probe(&plan.target, &plan.asked, plan.health.timeout).await
         };
         let task = tokio::spawn(follower.run(ask));
-        self.tasks.insert(key, Task { plan, task });
+        self.tasks.insert(key, Task { plan, hurry, task });
         snapshot
     }
 
     /// Changes what is probed and how. Health is kept where the target is the same.
     ///
     /// An unknown key is started from unknown.
-    pub fn update(&mut self, key: Key, target: SocketAddr, health: Health) {
+    pub fn update(&mut self, key: Key, target: Target, health: Health) {
         let Some(task) = self.tasks.get(&key) else {
             self.spawn(key, target, health, HealthState::Unknown);
             return;
         };
         task.plan.send_if_modified(|plan| {
-            let wanted = Plan { target, health };
-            let changed = *plan != wanted;
-            *plan = wanted;
+            let changed = plan.target != target || plan.health != health;
+            if changed {
+                *plan = Plan::new(target, health, &mut self.configs);
+            }
             changed
         });
+    }
+
+    /// Something else suggests that it is not well: it is probed now, though no more often than
+    /// `fast_interval`.
+    pub fn hurry(&self, key: Key) {
+        if let Some(task) = self.tasks.get(&key) {
+            task.hurry.notify_one();
+        }
     }
 
     /// Stops probing it.
@@ -116,15 +129,25 @@ impl Prober {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Plan {
-    target: SocketAddr,
+    target: Target,
     health: Health,
+    /// What `health` has asked, made ready.
+    asked: Arc<Asked>,
+}
+
+impl Plan {
+    fn new(target: Target, health: Health, configs: &mut Configs) -> Self {
+        let asked = Arc::new(Asked::new(&health.probe, configs));
+        Self { target, health, asked }
+    }
 }
 
 #[derive(Debug)]
 struct Task {
     plan: watch::Sender<Plan>,
+    hurry: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -139,6 +162,7 @@ struct Follower {
     key: Key,
     machine: HealthMachine,
     plan: watch::Receiver<Plan>,
+    hurry: Arc<Notify>,
     events: mpsc::Sender<ProbeEvent>,
     last_start: Option<Instant>,
     /// Whether its phase is random yet.
@@ -154,10 +178,10 @@ impl Follower {
     fn new(
         key: Key,
         machine: HealthMachine,
-        plan: watch::Receiver<Plan>,
+        (plan, hurry): (watch::Receiver<Plan>, Arc<Notify>),
         events: mpsc::Sender<ProbeEvent>,
     ) -> Self {
-        Self { key, machine, plan, events, last_start: None, spread: false }
+        Self { key, machine, plan, hurry, events, last_start: None, spread: false }
     }
 
     /// Runs until it is aborted or nobody listens any more.
@@ -189,6 +213,11 @@ impl Follower {
                     self.report(answer).await?;
                     next = self.next_start(&plan.health, in_flight.len());
                 }
+                () = self.hurry.notified(), if in_flight.is_empty() => {
+                    let soonest = self.last_start.map(|last| last + plan.health.fast_interval);
+                    let soon = soonest.map_or_else(now, |soonest| soonest.max(now()));
+                    next = next.map(|next| next.min(soon));
+                }
                 () = sleep_until(next) => {
                     let started = now();
                     self.last_start = Some(started);
@@ -214,7 +243,7 @@ impl Follower {
         let wait = self.machine.next_probe_in()?;
         let last = self.last_start?;
         let due = match in_flight {
-            0 if wait == health.interval => last + wait.mul_f64(self.jitter()),
+            0 if wait == health.interval => last + wait.mul_f64(self.jitter(health)),
             0 => last + wait,
             _ => last + self.suspect_after(health, in_flight)?,
         };
@@ -222,8 +251,9 @@ impl Follower {
     }
 
     /// The part of the interval to wait: any at first, for a random phase, then nearly all.
-    fn jitter(&mut self) -> f64 {
-        let whole = if std::mem::replace(&mut self.spread, true) { 0.1 } else { 1.0 };
+    fn jitter(&mut self, health: &Health) -> f64 {
+        let part = f64::from(health.jitter) / 100.0;
+        let whole = if std::mem::replace(&mut self.spread, true) { part } else { 1.0 };
         1.0 - whole * random_fraction()
     }
 
@@ -250,7 +280,7 @@ impl Follower {
     async fn replan(&mut self, old: &Plan) -> Option<()> {
         let (same_server, policy) = {
             let new = self.plan.borrow();
-            (new.target == old.target, Policy::from(&new.health))
+            (new.target.is_same_server(&old.target), Policy::from(&new.health))
         };
         let at = now().into_std();
         match self.machine.reconfigure(policy, same_server, at) {
@@ -283,9 +313,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Uniform in 0..1; for spreading load, not for secrets.
+/// Uniform in 0..1.
 fn random_fraction() -> f64 {
-    // Every `RandomState` has new keys, so the hash of nothing is a fresh random number.
-    let bits = std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32;
-    u32::try_from(bits).map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
+    u32::try_from(random() >> 32).map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::TcpListener;
 
+use super::{Asked, Configs, Target};
 use crate::config::model::Probe;
 use crate::net::first_down;
 
@@ -21,9 +22,12 @@ pub async fn self_test(interfaces: &[String]) -> Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .await
         .context("cannot listen on the loopback interface")?;
-    let target = listener.local_addr().context("a listener without address")?;
+    let address = listener.local_addr().context("a listener without address")?;
+    let (service, backend) = (String::new(), String::new());
+    let target = Target { address, source: None, mark: None, service, backend };
+    let asked = Asked::new(&Probe::Tcp, &mut Configs::default());
     let (probed, accepted) = tokio::join!(
-        super::probe(target, &Probe::Tcp, TIMEOUT),
+        super::probe(&target, &asked, TIMEOUT),
         tokio::time::timeout(TIMEOUT, listener.accept()),
     );
     probed.map_err(|failure| anyhow!("a probe within this host fails: {}", failure.text))?;

@@ -151,6 +151,27 @@ pub struct Health {
     /// How much longer it is held down, whatever its probes say: it went up and down too often.
     #[serde(default)]
     pub held_ms: Option<f64>,
+    /// Failing probes since it last was up and passed; `None` while it passes.
+    #[serde(default)]
+    pub outage: Option<Outage>,
+}
+
+/// How an outage began and how it is now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outage {
+    pub first: FailedProbe,
+    pub last: FailedProbe,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedProbe {
+    /// The layer it failed at, a name of `FailureKind`.
+    pub kind: String,
+    pub text: String,
+    /// Since it ended.
+    pub ago_ms: u64,
+    /// From its start to its end.
+    pub latency_ms: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -361,6 +382,7 @@ pub(crate) fn sample() -> Status {
             detection_ms: None,
             falls: 0,
             held_ms: None,
+            outage: None,
         },
         admin: Admin::Ready,
         state: BackendState::Serving,

@@ -65,10 +65,11 @@ fn compiler_with_llvm() -> Result<(Compiler, PathBuf)> {
 }
 
 /// A program of the lab, the package that has it, and what it is for.
-pub(crate) const LAB_PROGRAMS: [(&str, &str, &str); 8] = [
+pub(crate) const LAB_PROGRAMS: [(&str, &str, &str); 9] = [
     ("ip", "iproute2", "network namespaces and links"),
     ("ethtool", "ethtool", "turning the links' offloads off"),
     ("nginx", "nginx-light", "the backends"),
+    ("dnsmasq", "dnsmasq-base", "a name server to probe"),
     ("curl", "curl", "requests through the VIP"),
     ("wrk", "wrk", "load through the VIP"),
     ("iperf3", "iperf3", "streams through tunnels"),

@@ -205,10 +205,7 @@ fn everything_else() {
         }
     }
     for (until_ms, expect) in [
-        (
-            None,
-            "info override web/a is in maintenance for 2m by uid 0 (\"disk\"); its probes pass",
-        ),
+        (None, "info override web/a is in maintenance for 2m by uid 0 (\"disk\"); its probes pass"),
         (
             Some(NOW + 1),
             "info override web/a is in maintenance for 2m by uid 0 (\"disk\"); its probes pass",

@@ -38,6 +38,8 @@ pub struct BackendView<'a> {
     pub health: HealthState,
     /// In this state for so long.
     pub since_ms: u64,
+    /// How the outage began.
+    pub first_failure: Option<&'a str>,
     pub last_failure: Option<&'a str>,
     pub detection_ms: Option<f64>,
     pub state: BackendState,
@@ -107,6 +109,7 @@ impl<'a> BackendView<'a> {
             name,
             health: HealthState::Up,
             since_ms: 0,
+            first_failure: None,
             last_failure: None,
             detection_ms: None,
             state: BackendState::Serving,

@@ -1,8 +1,9 @@
-//! Rules for probes: times that make sense, and nothing that could break out of a request.
+//! Rules for the times of probes, and for where they come from and go to.
 
 use std::time::Duration;
 
-use crate::config::model::{Health, Probe, Service};
+use super::probe;
+use crate::config::model::{Backend, Health, Probe, Service};
 use crate::config::place::{Gaps, Place, Problem};
 use crate::config::value::format_duration;
 
@@ -10,7 +11,8 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_IN_A_ROW: u32 = 100;
-const LONGEST_TEXT: usize = 1024;
+/// Per cent: the rest of an interval is always waited for.
+const MOST_JITTER: u8 = 50;
 
 pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>) {
     let health = &service.health;
@@ -31,33 +33,31 @@ pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec
             "write 1 to 65535, or leave it out for the backend's",
         );
     }
-    if let Probe::Http { path, host, status } = &health.probe {
-        let plain =
-            |text: &str| text.len() <= LONGEST_TEXT && text.bytes().all(|b| b.is_ascii_graphic());
-        if !path.starts_with('/') {
-            add(
-                "http",
-                "the path doesn't begin with '/'".into(),
-                "write the path alone, such as \"/healthz\"",
-            );
-        } else if !plain(path) {
-            let hint = "use up to 1024 ASCII characters; percent-encode what is not";
-            add("http", "the path has characters that can't be sent".into(), hint);
-        }
-        if let Some(host) = host
-            && (host.is_empty() || !plain(host) || host.contains(['/', '@']))
-        {
-            add(
-                "host",
-                "this can't be a Host header".into(),
-                "write a name such as \"example.org\"",
-            );
-        }
-        let (start, end) = (*status.start(), *status.end());
-        if start > end || start < 100 || end > 599 {
-            let message = format!("{start}-{end} is no range of HTTP status codes");
-            add("status", message, "codes are 100 to 599, the lower one first: \"200-399\"");
-        }
+    if health.jitter > MOST_JITTER {
+        let message = format!("`jitter` must be 0% to {MOST_JITTER}%");
+        add("jitter", message, "10% keeps probes from coming all at once");
+    }
+    if health.port.is_some() && health.probe == Probe::Icmp {
+        add("port", "an icmp probe has no port".into(), "remove it");
+    }
+    source(s, service, problems);
+    probe::check(s, &health.probe, problems);
+}
+
+/// One address, so one family.
+fn source(s: usize, service: &Service, problems: &mut Vec<Problem>) {
+    let Some(source) = service.health.source else { return };
+    let place = Place::HealthKey(s, "source");
+    if source.is_unspecified() || source.is_multicast() {
+        let hint = "write an address of this machine, or leave it out for the route's own";
+        problems.push(Problem::new(place, format!("probes can't come from {source}"), hint));
+        return;
+    }
+    let other = |backend: &&Backend| backend.address.is_ipv4() != source.is_ipv4();
+    if let Some(backend) = service.backends.iter().find(other) {
+        let message = format!("{source} can't reach {} at {}", backend.name, backend.address);
+        let hint = "write a source of the same family, or leave it out for the route's own";
+        problems.push(Problem::new(place, message, hint));
     }
 }
 
@@ -67,7 +67,7 @@ fn no_port(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>
     let named = service.health.port.is_some() || service.backends.iter().all(|b| b.port.is_some());
     let place = Place::HealthKey(s, "port");
     let known = ![Place::ServiceKey(s, "listen"), place].iter().any(|gap| gaps.contains(gap));
-    if all && !named && known && service.health.probe != Probe::None {
+    if all && !named && known && service.health.probe.has_port() {
         let mut problem = Problem::new(
             place,
             "the service listens on all ports: there is none to probe",

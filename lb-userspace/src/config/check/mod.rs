@@ -12,6 +12,7 @@ mod health;
 mod node;
 mod overlap;
 mod own;
+mod probe;
 mod service;
 mod sizes;
 

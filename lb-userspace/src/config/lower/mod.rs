@@ -8,6 +8,7 @@ mod backend;
 mod failover;
 mod health;
 mod node;
+mod probe;
 mod service;
 
 use std::fmt::Display;

@@ -119,6 +119,62 @@ fn snapshot_keeps_the_last_failure_and_latency() {
 }
 
 #[test]
+fn an_outage_keeps_its_first_failure() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut machine = HealthMachine::resume(policy(2, 3), HealthState::Up, start);
+    let mut outage = |from, to, result: ProbeResult| {
+        machine.on_result(at(from), at(to), &result);
+        let report = machine.snapshot().report(at(2000), None).outage;
+        report.map(|outage| (outage.first, outage.last)).map(|(first, last)| {
+            assert_eq!(first.text, format!("{}: test", first.kind));
+            let ms = |ms: f64| ms.round() as u64;
+            (first.kind, ms(first.latency_ms), last.kind, ms(last.latency_ms), last.ago_ms)
+        })
+    };
+    let seen = |first: &str, a, last: &str, b, ago| Some((first.into(), a, last.into(), b, ago));
+    assert_eq!(outage(0, 1, ok()), None);
+    // A failure of our own begins none.
+    assert_eq!(outage(100, 101, failed(FailureKind::Local)), None);
+    let refused = failed(FailureKind::Refused);
+    assert_eq!(outage(200, 203, refused.clone()), seen("refused", 3, "refused", 3, 1797));
+    // It was none.
+    assert_eq!(outage(300, 301, ok()), None);
+    assert_eq!(outage(400, 402, refused), seen("refused", 2, "refused", 2, 1598));
+    for (from, ago) in [(500, 1000), (600, 900), (700, 800)] {
+        let timeout = failed(FailureKind::Timeout);
+        assert_eq!(outage(from, from + 500, timeout), seen("refused", 2, "timeout", 500, ago));
+    }
+    // Down still, then up.
+    assert_eq!(outage(1300, 1301, ok()), seen("refused", 2, "timeout", 500, 800));
+    assert_eq!(outage(1400, 1401, ok()), None);
+    assert_eq!(outage(1500, 1507, failed(FailureKind::Tls)), seen("tls", 7, "tls", 7, 493));
+}
+
+#[test]
+fn names_of_layers_are_stable() {
+    use FailureKind::*;
+    let kinds = [
+        Local,
+        NoNeighbour,
+        Unreachable,
+        Refused,
+        Timeout,
+        Reset,
+        Tls,
+        HttpStatus,
+        Body,
+        Protocol,
+        Exec,
+    ];
+    assert_eq!(
+        kinds.map(FailureKind::name).join(","),
+        "local,no neighbour,unreachable,refused,timeout,reset,tls,status,body,protocol,exec"
+    );
+    assert!(kinds.is_sorted());
+}
+
+#[test]
 fn unprobed_is_up() {
     let now = Instant::now();
     let unprobed = Policy { probed: false, ..policy(2, 3) };

@@ -69,7 +69,7 @@ impl World {
         let mut snapshot = HealthSnapshot::initial(state, now);
         if !up {
             let failure = Failure::new(FailureKind::Refused, "refused");
-            snapshot.last_failure = Some(LastFailure { failure, at: now });
+            snapshot.last_failure = Some(LastFailure { failure, at: now, latency: Duration::ZERO });
         }
         let key = self.node.services[s].backends[b].probe;
         let event =

@@ -236,7 +236,8 @@ impl Daemon {
                 _ => FailureKind::Refused,
             };
             let failure = Failure::new(kind, "simulated");
-            snapshot.last_failure = Some(LastFailure { failure, at: instant });
+            snapshot.last_failure =
+                Some(LastFailure { failure, at: instant, latency: Duration::ZERO });
         }
         running.backends[b].health = snapshot;
         running.steer(&mut self.arena, b, instant).unwrap();

@@ -4,22 +4,19 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
-use crate::config::model::Probe;
+use crate::config::model::{Grpc, Http, Payload, Probe, Tls, Udp};
 use crate::control::health::{Failure, FailureKind, Success};
+use crate::probe::tests::target;
 
 const MS: Duration = Duration::from_millis(1);
 
 fn health() -> Health {
     Health {
         hold_down: Duration::ZERO,
-        hold_down_max: Health::HOLD_DOWN_MAX,
-        probe: Probe::Tcp,
-        port: None,
         interval: 1000 * MS,
         fast_interval: 100 * MS,
         timeout: 500 * MS,
-        rise: 2,
-        fall: 3,
+        ..Health::new(Probe::Tcp)
     }
 }
 
@@ -53,6 +50,7 @@ struct Scene {
     manner: Rc<RefCell<Manner>>,
     starts: Rc<RefCell<Vec<Instant>>>,
     plan: watch::Sender<Plan>,
+    hurry: Arc<Notify>,
     events: mpsc::Receiver<ProbeEvent>,
     task: JoinHandle<()>,
 }
@@ -63,17 +61,19 @@ impl Scene {
         let manner = Rc::new(RefCell::new(manner));
         let starts = Rc::new(RefCell::new(Vec::new()));
         let machine = HealthMachine::resume(Policy::from(&health), known, now().into_std());
-        let target = "192.0.2.1:80".parse().unwrap();
-        let (plan, changes) = watch::channel(Plan { target, health });
+        let target = target("192.0.2.1:80".parse().unwrap());
+        let plan = Plan::new(target, health, &mut Configs::default());
+        let (plan, changes) = watch::channel(plan);
         let (sender, events) = mpsc::channel(QUEUE);
-        let follower = Follower::new(7, machine, changes, sender);
+        let hurry = Arc::new(Notify::new());
+        let follower = Follower::new(7, machine, (changes, Arc::clone(&hurry)), sender);
         let (told, noted) = (manner.clone(), starts.clone());
         let task = tokio::task::spawn_local(follower.run(move |plan: Plan| {
             noted.borrow_mut().push(now());
             let manner = *told.borrow();
             async move { manner.treat(plan.health.timeout).await }
         }));
-        Self { manner, starts, plan, events, task }
+        Self { manner, starts, plan, hurry, events, task }
     }
 
     fn becomes(&self, manner: Manner) {
@@ -119,6 +119,29 @@ fn detection_keeps_its_promise() {
 }
 
 #[test]
+fn other_signals_bring_the_next_probe_forward_and_decide_nothing() {
+    in_virtual_time(|round| async move {
+        let mut scene = Scene::open(health(), HealthState::Unknown, Manner::Answers(1));
+        scene.until(HealthState::Up).await;
+        tokio::time::sleep(10_000 * MS + 37 * MS * round).await;
+        while scene.events.try_recv().is_ok() {}
+        let said = now();
+        let before = scene.starts.borrow().len();
+        // However often it is said.
+        for _ in 0..10 {
+            scene.hurry.notify_one();
+            tokio::time::sleep(MS).await;
+        }
+        let event = scene.events.recv().await.unwrap();
+        assert_eq!((event.transition, event.snapshot.state), (None, HealthState::Up));
+        assert!(said.elapsed() <= 102 * MS, "{:?}", said.elapsed());
+        tokio::time::sleep_until(said + 95 * MS).await;
+        let starts = scene.starts.borrow().len() - before;
+        assert!(starts <= 2, "no more often than `fast_interval`: {starts}");
+    });
+}
+
+#[test]
 fn return_is_noticed_within_an_interval_and_the_fast_ones() {
     in_virtual_time(|round| async move {
         let mut scene = Scene::open(health(), HealthState::Up, Manner::Refuses);
@@ -143,6 +166,26 @@ fn the_interval_runs_from_start_to_start_and_never_bunches() {
             assert!(gap >= 900 * MS && gap <= 1000 * MS + MS, "{gap:?}");
         }
     });
+}
+
+#[test]
+fn jitter_is_as_wide_as_asked_for() {
+    for jitter in [0, 50] {
+        in_virtual_time(|_| async move {
+            let even = Health { jitter, ..health() };
+            let scene = Scene::open(even, HealthState::Up, Manner::Answers(1));
+            tokio::time::sleep(100_000 * MS).await;
+            let starts = scene.starts.borrow();
+            let gaps = || starts[4..].windows(2).map(|pair| pair[1] - pair[0]);
+            let (shortest, longest) = (gaps().min().unwrap(), gaps().max().unwrap());
+            assert!(longest <= 1001 * MS, "{longest:?}");
+            match jitter {
+                0 => assert!(shortest >= 1000 * MS, "{shortest:?}"),
+                // That none of a hundred is in the lower half of the range has a chance of 2^-100.
+                _ => assert!(shortest >= 500 * MS && shortest < 750 * MS, "{shortest:?}"),
+            }
+        });
+    }
 }
 
 #[test]
@@ -188,7 +231,7 @@ fn a_new_target_starts_from_unknown_and_a_new_policy_does_not() {
         let event = scene.events.recv().await.unwrap();
         assert_eq!(event.snapshot.state, HealthState::Down);
         scene.becomes(Manner::Swallows);
-        scene.plan.send_modify(|plan| plan.target = "192.0.2.2:80".parse().unwrap());
+        scene.plan.send_modify(|plan| plan.target.address = "192.0.2.2:80".parse().unwrap());
         let event = scene.until(HealthState::Unknown).await;
         assert!(event.result.is_none());
         scene.plan.send_modify(|plan| plan.health.probe = Probe::None);
@@ -209,10 +252,11 @@ fn the_task_ends_when_nobody_listens() {
 #[tokio::test]
 async fn a_real_server_is_probed_until_it_is_removed() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap();
+    let target = target(address);
     let quick = Health { interval: 20 * MS, fast_interval: 5 * MS, ..health() };
     let (mut prober, mut events) = Prober::new();
-    let start = prober.spawn(1, target, quick.clone(), HealthState::Unknown);
+    let start = prober.spawn(1, target.clone(), quick.clone(), HealthState::Unknown);
     assert_eq!(start.state, HealthState::Unknown);
     let event = events.recv().await.unwrap();
     assert_eq!((event.key, event.snapshot.state), (1, HealthState::Unknown));
@@ -224,7 +268,7 @@ async fn a_real_server_is_probed_until_it_is_removed() {
             break transition;
         }
     };
-    let text = format!("refused: connection refused on {target}");
+    let text = format!("refused: connection refused on {address}");
     assert_eq!(down.failure.map(|failure| failure.text), Some(text));
     prober.update(1, target, Health { probe: Probe::None, ..quick });
     while events.recv().await.unwrap().snapshot.state != HealthState::Up {}
@@ -238,20 +282,26 @@ async fn silent_servers_delay_no_other() {
     // Connected by the backlog, never answered.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let lively = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = lively.local_addr().unwrap();
+    let (answering, mute) = (lively.local_addr().unwrap(), silent.local_addr().unwrap());
+    // Every probe that waits, in turn.
+    let waiting = [
+        Probe::Http(Http::get("/")),
+        Probe::Http(Http { tls: Some(Tls::default()), ..Http::get("/") }),
+        Probe::Grpc(Grpc { service: String::new(), tls: None }),
+        Probe::Udp(Udp { payload: Payload::new(b"x"), expect: None }),
+    ];
+    // Silent by UDP, too.
+    let _mute = tokio::net::UdpSocket::bind(mute).await.unwrap();
     tokio::spawn(async move { while lively.accept().await.is_ok() {} });
-    let asked = Health {
-        probe: Probe::Http { path: "/".into(), host: None, status: 200..=200 },
-        timeout: 5000 * MS,
-        interval: 100 * MS,
-        ..health()
-    };
+    let asked = Health { timeout: 5000 * MS, interval: 100 * MS, ..health() };
     let (mut prober, mut events) = Prober::new();
     for key in 0..100 {
-        prober.spawn(key, silent.local_addr().unwrap(), asked.clone(), HealthState::Unknown);
+        let probe = waiting[key as usize % waiting.len()].clone();
+        let asked = Health { probe, ..asked.clone() };
+        prober.spawn(key, target(mute), asked, HealthState::Unknown);
     }
     for key in 100..300 {
-        prober.spawn(key, target, Health { probe: Probe::Tcp, ..asked.clone() }, HealthState::Up);
+        prober.spawn(key, target(answering), asked.clone(), HealthState::Up);
     }
     let mut rounds = HashMap::new();
     while rounds.len() < 200 || rounds.values().any(|round| *round < 5) {

@@ -25,7 +25,7 @@ impl World {
         let mut snapshot = HealthSnapshot::initial(HealthState::Down, now);
         snapshot.failing_since = Some(now);
         let failure = Failure::new(kind, "test");
-        snapshot.last_failure = Some(LastFailure { failure, at: now });
+        snapshot.last_failure = Some(LastFailure { failure, at: now, latency: Duration::ZERO });
         let key = self.node.services[s].backends[b].probe;
         let event =
             ProbeEvent { key, result: None, transition: None, snapshot, started: now, at: now };
