@@ -43,6 +43,6 @@ fn who_is_told() {
     let source = format!("{HEAD}[[alert]]\n{broken}\n{WEB}{TWO}");
     let expect = ["3:1 [[alert]] | has no target | add", "7:9 \"2m\" | 0s to 1m | one message"];
     check(&source, &expect);
-    service("capacity_warning = \"75\"", "7:20 \"75\" | not a part of the backends | \"75%\"");
+    service("capacity_warning = \"75\"", "7:20 \"75\" | not a part of the backends | \"10%\"");
     service("capacity_warning = \"0%\"", "7:20 \"0%\" | 1% to 100% | leave it out");
 }
