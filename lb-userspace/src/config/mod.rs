@@ -13,6 +13,7 @@ mod lower;
 mod malformed;
 pub mod model;
 mod nets;
+mod pieces;
 mod place;
 mod prefix;
 mod raw;
@@ -57,6 +58,15 @@ pub fn parse(source: &str, file_name: &str) -> Result<Config, Diagnostics> {
             "split the services over several nodes, or check that this is the right file",
         ));
     }
+    let sound = pieces::read(source).filter(|config| validate(config).is_ok());
+    if let Some(config) = sound {
+        return Ok(config);
+    }
+    read_whole(source, file_name)
+}
+
+/// Reads what has something wrong with it, as a rule, and says what and where.
+fn read_whole(source: &str, file_name: &str) -> Result<Config, Diagnostics> {
     let raw =
         raw::read(source).map_err(|found| Diagnostics::new(file_name, source, vec![found]))?;
     let lowered = lower::lower(raw);

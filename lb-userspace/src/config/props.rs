@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::model::*;
-use super::{diff, parse, parse_bytes, to_toml, validate, warnings};
+use super::{diff, parse, parse_bytes, pieces, read_whole, to_toml, validate, warnings};
 
 const SAMPLE: &str = r#"[node]
 interfaces = ["eth0"]
@@ -67,6 +67,14 @@ const SCRAPS: [&str; 24] = [
 ];
 
 fn holds(source: &str) {
+    if let Some(config) = pieces::read(source) {
+        // What is checked afterwards is the same, too.
+        let whole = read_whole(source, "lb.toml").map_err(|error| error.to_string());
+        match validate(&config) {
+            Ok(()) => assert_eq!(whole, Ok(config), "{source}"),
+            Err(_) => assert!(whole.is_err(), "{source}"),
+        }
+    }
     let Err(error) = parse(source, "lb.toml") else { return };
     let lines: Vec<&str> = source.split('\n').collect();
     for item in error.items() {

@@ -17,9 +17,9 @@ use std::time::Duration;
 use toml::Spanned;
 
 use crate::config::malformed::Malformed;
-use crate::config::model::{Config, Prefix};
+use crate::config::model::{Config, Node, Prefix, Service};
 use crate::config::place::{Finding, Gaps, Place, Spans};
-use crate::config::raw::RawConfig;
+use crate::config::raw::{RawConfig, RawService};
 use crate::config::suggest::{closest, one_of};
 use crate::config::value::parse_duration;
 
@@ -40,17 +40,25 @@ struct Lowering {
 pub(crate) fn lower(raw: RawConfig) -> Lowered {
     let mut lowering = Lowering::default();
     let node = lowering.node(raw.node);
-    let services = raw
-        .service
-        .into_iter()
-        .enumerate()
-        .map(|(s, service)| lowering.service(s, service))
-        .collect();
+    let services = lowering.services(raw.service);
     let Lowering { spans, gaps, findings } = lowering;
     Lowered { config: Config { node, services }, spans, gaps, findings }
 }
 
+/// A part of a file, with [node] if that is in it; `None` if a value cannot be read. Where each is,
+/// which takes more memory than what it says, is not noted.
+pub(crate) fn lower_sound(raw: RawConfig) -> Option<(Option<Node>, Vec<Service>)> {
+    let mut lowering = Lowering { spans: Spans::none(), ..Lowering::default() };
+    let node = raw.node.map(|node| lowering.node(Some(node)));
+    let services = lowering.services(raw.service);
+    lowering.findings.is_empty().then_some((node, services))
+}
+
 impl Lowering {
+    fn services(&mut self, raw: Vec<Spanned<RawService>>) -> Vec<Service> {
+        raw.into_iter().enumerate().map(|(s, service)| self.service(s, service)).collect()
+    }
+
     fn duration(
         &mut self,
         place: Place,
