@@ -1,4 +1,4 @@
-//! The command line's side of the API: one request, one connection, ten seconds at most.
+//! The command line's side of the API: one request, one connection, and not for ever.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,12 @@ use super::{Drain, Flow, NewBackend, NewBlock, NewWeight, OldBlock};
 use crate::config::model::Config;
 use crate::report::{Block, Changed, Error, ErrorKind, Explanation, Status};
 
+/// For an answer, and for each of so many bytes sent another second: a million backends take their
+/// time.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_ANSWER: usize = 64 << 20;
+const BYTES_A_SECOND: usize = 4 << 20;
+/// A configuration can be as long as one that is applied.
+const MAX_ANSWER: usize = super::MAX_CONFIG;
 
 /// Talks to the daemon that serves a socket.
 #[derive(Clone, Debug)]
@@ -102,9 +106,10 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(&error.to_string()))?;
-        match timeout(TIMEOUT, self.exchange(method, path, body)).await {
+        let limit = TIMEOUT + Duration::from_secs((body.len() / BYTES_A_SECOND) as u64);
+        match timeout(limit, self.exchange(method, path, body)).await {
             Ok(answer) => self.read(answer?),
-            Err(_) => Err(self.broken("no answer within 10 s")),
+            Err(_) => Err(self.broken(&format!("no answer within {} s", limit.as_secs()))),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,8 @@ pub use super::server_id::ServerId;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     pub node: Node,
-    pub services: Vec<Service>,
+    /// Shared by all that hold the configuration, former ones included, as long as they are the same.
+    pub services: Vec<Arc<Service>>,
 }
 
 /// What concerns this machine alone. What a stored one lacks, an older version wrote it: the default.
@@ -113,7 +115,8 @@ pub struct Service {
     /// New flows that each source address may open; `None` is any number.
     #[serde(default)]
     pub rate_limit: Option<RateLimit>,
-    pub backends: Vec<Backend>,
+    /// Shared as services are.
+    pub backends: Vec<Arc<Backend>>,
 }
 
 /// What of a packet chooses the backend: flows that are alike in it stay together.

@@ -2,6 +2,7 @@
 //! configuration survives being written and read.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -155,6 +156,7 @@ fn config() -> impl Strategy<Value = Config> {
             fit_backends(s as u16, service);
             fit_features(service);
         }
+        let services = services.into_iter().map(Arc::new).collect();
         Config { node, services }
     })
 }
@@ -189,6 +191,7 @@ fn fit_frontends(s: u16, service: &mut Service) {
 fn fit_backends(s: u16, service: &mut Service) {
     let v4 = service.backends[0].address.is_ipv4();
     for (b, backend) in service.backends.iter_mut().enumerate() {
+        let backend = Arc::make_mut(backend);
         backend.name = format!("{}{b}", backend.name);
         backend.address = match v4 {
             true => Ipv4Addr::new(10, 0, s as u8, b as u8).into(),
@@ -207,7 +210,7 @@ fn fit_features(service: &mut Service) {
         service.mss = None;
     }
     for (b, backend) in service.backends.iter_mut().enumerate() {
-        backend.server_id = service
+        Arc::make_mut(backend).server_id = service
             .quic
             .and_then(|quic| ServerId::new(&vec![b as u8; usize::from(quic.server_id_length)]));
     }
@@ -260,7 +263,7 @@ fn service() -> impl Strategy<Value = Service> {
         health(),
         (1_000..86_400_000u64, 1_000..3_600_000u64, 0..3_600_000u64),
         features(),
-        prop::collection::vec(backend(), 1..5),
+        prop::collection::vec(backend().prop_map(Arc::new), 1..5),
     )
         .prop_map(|(name, listen, mode, health, times, features, backends)| Service {
             name,

@@ -36,7 +36,7 @@ pub struct HealthMachine {
     since: Instant,
     /// The latest results that agree with each other.
     run: Option<Run>,
-    last_failure: Option<LastFailure>,
+    last_failure: Option<Box<LastFailure>>,
     latency: Option<Duration>,
 }
 
@@ -63,7 +63,8 @@ impl HealthMachine {
         match result {
             Ok(success) => self.latency = Some(success.latency),
             Err(failure) => {
-                self.last_failure = Some(LastFailure { failure: failure.clone(), at: now });
+                let last = LastFailure { failure: failure.clone(), at: now };
+                self.last_failure = Some(Box::new(last));
                 if !failure.kind.blames_backend() {
                     return None;
                 }
@@ -218,7 +219,7 @@ pub struct HealthSnapshot {
     pub streak: u32,
     /// Start of the first failing probe of the current streak.
     pub failing_since: Option<Instant>,
-    pub last_failure: Option<LastFailure>,
+    pub last_failure: Option<Box<LastFailure>>,
     /// Of the last successful probe.
     pub latency: Option<Duration>,
 }

@@ -125,7 +125,7 @@ mod tests {
             let expect = ambiguous(&of);
             let service = Service { listen: of, ..Service::new("web", Mode::Dsr) };
             let mut problems = Vec::new();
-            check(&Config { node: Node::default(), services: vec![service] }, &mut problems);
+            check(&Config { node: Node::default(), services: vec![service.into()] }, &mut problems);
             prop_assert_eq!(!problems.is_empty(), expect, "{:?}", problems);
         }
     }

@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -47,7 +48,7 @@ pub(crate) fn lower(raw: RawConfig) -> Lowered {
 
 /// A part of a file, with [node] if that is in it; `None` if a value cannot be read. Where each is,
 /// which takes more memory than what it says, is not noted.
-pub(crate) fn lower_sound(raw: RawConfig) -> Option<(Option<Node>, Vec<Service>)> {
+pub(crate) fn lower_sound(raw: RawConfig) -> Option<(Option<Node>, Vec<Arc<Service>>)> {
     let mut lowering = Lowering { spans: Spans::none(), ..Lowering::default() };
     let node = raw.node.map(|node| lowering.node(Some(node)));
     let services = lowering.services(raw.service);
@@ -55,8 +56,9 @@ pub(crate) fn lower_sound(raw: RawConfig) -> Option<(Option<Node>, Vec<Service>)
 }
 
 impl Lowering {
-    fn services(&mut self, raw: Vec<Spanned<RawService>>) -> Vec<Service> {
-        raw.into_iter().enumerate().map(|(s, service)| self.service(s, service)).collect()
+    fn services(&mut self, raw: Vec<Spanned<RawService>>) -> Vec<Arc<Service>> {
+        let services = raw.into_iter().enumerate();
+        services.map(|(s, service)| Arc::new(self.service(s, service))).collect()
     }
 
     fn duration(

@@ -6,6 +6,7 @@
 mod widen;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use lb_common::abi::{ADDRESS_NAT, FEATURES_ALL, FlowEntry, FlowKey, IFINDEX_LOCAL, Word};
@@ -50,7 +51,7 @@ impl World {
     }
 
     fn try_apply(&mut self, services: &[model::Service], first: bool) -> Result<()> {
-        let config = Config { node: self.node.config.node.clone(), services: services.to_vec() };
+        let config = Config { node: self.node.config.node.clone(), services: shared(services) };
         self.node.apply(&config, &Drains::new(), first)
     }
 
@@ -65,7 +66,7 @@ impl World {
         let mut snapshot = HealthSnapshot::initial(state, now);
         if !up {
             let failure = Failure::new(FailureKind::Refused, "refused");
-            snapshot.last_failure = Some(LastFailure { failure, at: now });
+            snapshot.last_failure = Some(LastFailure { failure, at: now }.into());
         }
         let key = self.node.services[s].backends[b].probe;
         let event =
@@ -130,11 +131,15 @@ fn backends(prefix: &str, numbers: std::ops::Range<u32>) -> Vec<model::Backend> 
     numbers.map(one).collect()
 }
 
+fn shared<T: Clone>(values: &[T]) -> Vec<Arc<T>> {
+    values.iter().cloned().map(Arc::new).collect()
+}
+
 fn web(mode: Mode, probe: Probe, backends: Vec<model::Backend>) -> model::Service {
     model::Service {
         listen: vec!["192.0.2.10:80/tcp".parse().unwrap()],
         health: Health::new(probe),
-        backends,
+        backends: shared(&backends),
         ..model::Service::new("web", mode)
     }
 }
@@ -219,7 +224,7 @@ fn what_does_not_fit_is_refused_before_anything_changes() {
             let error = format!("{:#}", world.try_apply(&new, false).unwrap_err());
             assert!(error.contains(remedy), "{error}");
             assert_eq!(world.rows(SYN), before);
-            assert_eq!(world.node.config.services, old);
+            assert_eq!(world.node.config.services, shared(&old));
             world.apply(&old);
             assert_eq!(world.rows(SYN), before);
         });
