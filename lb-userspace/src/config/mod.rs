@@ -46,7 +46,7 @@ pub use write::to_toml;
 
 use crate::report::{Error, ErrorKind};
 
-/// Larger files are refused: room for some 600,000 backends, and no more to chew on by accident.
+/// Larger files are refused: room for a million backends, and no more to chew on by accident.
 pub const MAX_BYTES: usize = 64 << 20;
 
 /// Reads a configuration; on error, everything that is wrong with it.

@@ -76,7 +76,7 @@ impl io::Write for Hasher {
         let all = bytes.len();
         while let Some((&byte, rest)) = bytes.split_first() {
             match bytes.split_first_chunk() {
-                Some((word, rest)) if self.length % 8 == 0 => {
+                Some((word, rest)) if self.length.is_multiple_of(8) => {
                     self.length += 8;
                     self.absorb(u64::from_le_bytes(*word));
                     bytes = rest;

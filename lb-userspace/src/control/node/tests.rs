@@ -139,7 +139,7 @@ fn web(mode: Mode, probe: Probe, backends: Vec<model::Backend>) -> model::Servic
     model::Service {
         listen: vec!["192.0.2.10:80/tcp".parse().unwrap()],
         health: Health::new(probe),
-        backends: shared(&backends),
+        backends: backends.into_iter().map(Arc::new).collect(),
         ..model::Service::new("web", mode)
     }
 }
