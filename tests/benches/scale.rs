@@ -2,7 +2,9 @@
 //!
 //! `start` is from `exec` to the log's "balancing", after which packets are served; memory is the process's own
 //! (anonymous, resident) and all of its maps, filled or not. `apply` is `lb apply` of the same configuration with one
-//! change. Backends of all services are the same 200 servers on different ports, which is what the lab has addresses
+//! change. `sweep` is the daemon's look at its tables once a second: what of it holds the control loop, and what the reading
+//! of (empty) flow and NAT tables beside it takes. `settle` is the loop's pass over all services when one backend's
+//! drain ends. The daemon's own trace says both. Backends of all services are the same 200 servers on different ports, which is what the lab has addresses
 //! for: what a backend costs does not depend on its address being another's, too. `health` is off, but in the case
 //! `probes`, where one real server answers all.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on should stop")]
@@ -79,7 +81,8 @@ impl Scale<'_> {
     fn measure(&self) {
         let (mut start_ms, mut start_cpu_ms) = (Vec::new(), Vec::new());
         let (mut one_ms, mut every_ms, mut none_ms) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut own, mut maps, mut idle) = (0.0, 0.0, 0.0);
+        let (mut sweep_us, mut read_us, mut settle_us) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut own, mut peak, mut maps, mut idle) = (0.0, 0.0, 0.0, 0.0);
         for round in 0..self.rounds {
             let what = format!("{} services of {} backends", self.services, self.backends);
             progress(&format!("round {} of {}: {what}", round + 1, self.rounds));
@@ -88,11 +91,16 @@ impl Scale<'_> {
             start_cpu_ms.push(running.processor_time() * 1e3);
             // The first sweeps are behind it.
             sleep(Duration::from_secs(2));
-            own = running.own_mib();
+            own = running.own_mib("RssAnon:");
+            peak = running.own_mib("VmHWM:");
             maps = running.maps_mib();
             let before = running.processor_time();
             sleep(Duration::from_secs(3));
             idle = (running.processor_time() - before) / 3.0 * 100.0;
+            sweep_us.extend(running.traced("swept", "loop_us="));
+            read_us.extend(running.traced("swept", "read_us="));
+            running.drain("service-0000/w0");
+            settle_us.extend(running.traced("settled", "loop_us="));
             for (change, times) in [
                 (Change::None, &mut none_ms),
                 (Change::Backend, &mut one_ms),
@@ -111,9 +119,13 @@ impl Scale<'_> {
             "start_ms": Figure::of(&start_ms),
             "start_cpu_ms": least(&start_cpu_ms),
             "own_mib": own,
+            "peak_mib": peak,
             "maps_mib": maps,
             "all_mib": own + maps,
             "idle_cpu_percent": idle,
+            "sweep_loop_us": least(&sweep_us),
+            "sweep_read_us": least(&read_us),
+            "settle_loop_us": least(&settle_us),
             "apply_nothing_ms": least(&none_ms),
             "apply_one_backend_ms": least(&one_ms),
             "apply_every_service_ms": least(&every_ms),
@@ -187,6 +199,7 @@ impl<'a> Running<'a> {
         fs::write(lab.path("scale.toml"), config).expect("a file");
         let mut command = lab.balancer().command(binary);
         command.args(["run", "-c"]).arg(lab.path("scale.toml"));
+        command.env("RUST_LOG", "warn,lb_userspace=trace");
         command.arg("--socket").arg(lab.path("lb.sock")).arg("--state-dir").arg(lab.path("state"));
         let start = Instant::now();
         let mut process = Process::spawn(&mut command, &lab.path("scale.log")).expect("lb runs");
@@ -219,10 +232,26 @@ impl<'a> Running<'a> {
         fs::read_to_string(format!("/proc/{}/{file}", self.process.pid())).unwrap_or_default()
     }
 
-    /// Its own memory: neither the program text nor maps.
-    fn own_mib(&self) -> f64 {
+    /// Drains a backend, and waits until that has settled: `idle_timeout` is a second.
+    fn drain(&self, target: &str) {
+        let mut command = self.lab.balancer().command(self.binary);
+        command.arg("--socket").arg(self.lab.path("lb.sock")).args(["backend", "drain", target]);
+        assert!(command.output().is_ok_and(|output| output.status.success()), "it drains");
+        sleep(Duration::from_secs(2));
+    }
+
+    /// Numbers of the trace's lines that say `what`.
+    fn traced(&self, what: &str, field: &str) -> Vec<f64> {
+        let log = self.process.log();
+        let lines = log.lines().filter(|line| line.contains(&format!(" {what} ")));
+        let numbers = lines.filter_map(|line| line.split(field).nth(1)?.split(' ').next());
+        numbers.filter_map(|number| number.parse().ok()).collect()
+    }
+
+    /// Its own memory, by a field of /proc/PID/status: `RssAnon` is without program text and maps.
+    fn own_mib(&self, field: &str) -> f64 {
         let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
         kib.expect("/proc tells what is resident") / 1024.0
     }
@@ -299,7 +328,7 @@ fn measure_probes(lab: &Lab, binary: &Path, probes: usize) {
         "interval_ms": 1_000,
         "cpu_percent": busy * 100.0,
         "us_per_probe": busy * 1e6 / probes as f64,
-        "own_mib": running.own_mib(),
+        "own_mib": running.own_mib("RssAnon:"),
     }));
     running.stop();
 }

@@ -18,10 +18,14 @@ use super::{Drain, Flow, NewBackend, NewBlock, NewFreeze, NewWeight, OldBlock, R
 use crate::config::model::Config;
 use crate::report::{AlertTest, Alerts, Block, Changed, Error, ErrorKind, Explanation, Status};
 
+/// For an answer, and for each of so many bytes sent another second: a million backends take their
+/// time.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// What a test of alerts waits for may take 20 s.
 const TEST_TIMEOUT: Duration = Duration::from_secs(28);
-const MAX_ANSWER: usize = 64 << 20;
+const BYTES_A_SECOND: usize = 4 << 20;
+/// A configuration can be as long as one that is applied.
+const MAX_ANSWER: usize = super::MAX_CONFIG;
 
 /// Talks to the daemon that serves a socket.
 #[derive(Clone, Debug)]
@@ -134,6 +138,7 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(&error.to_string()))?;
+        let limit = limit + Duration::from_secs((body.len() / BYTES_A_SECOND) as u64);
         match timeout(limit, self.exchange(method, path, body)).await {
             Ok(answer) => self.read(answer?),
             Err(_) => Err(self.broken(&format!("no answer within {} s", limit.as_secs()))),

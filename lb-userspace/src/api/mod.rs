@@ -22,8 +22,9 @@ pub use client::{Client, Failure};
 pub use server::serve;
 pub use socket::{Listener, bind};
 
-/// The largest configuration read, as JSON.
-const MAX_CONFIG: usize = crate::config::MAX_BYTES;
+/// The largest configuration read, as JSON: there a backend has up to three times the bytes that it
+/// has in a file.
+const MAX_CONFIG: usize = 3 * crate::config::MAX_BYTES;
 /// The largest of all other bodies: anybody who may look can send one.
 const MAX_BODY: usize = 16 << 10;
 

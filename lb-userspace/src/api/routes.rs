@@ -75,8 +75,17 @@ async fn config(State(api): State<Api>) -> Answer<Config> {
 }
 
 async fn apply(State(api): State<Api>, Writer(actor): Writer, body: Body) -> Answer<Changed> {
-    let config: Box<Config> = read(body)?;
-    validate(&config)?;
+    // A large one takes its time, and probes have none to wait.
+    let read = tokio::task::spawn_blocking(move || -> Result<Box<Config>, Failed> {
+        let config: Box<Config> = read(body)?;
+        validate(&config)?;
+        Ok(config)
+    });
+    let config = read.await.map_err(|error| Error {
+        kind: ErrorKind::Internal,
+        message: format!("the configuration was not read: {error}"),
+        hint: None,
+    })??;
     Ok(Json(api.handle.ask(|reply| Request::Apply { config, actor, reply }).await?))
 }
 

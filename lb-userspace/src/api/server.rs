@@ -19,7 +19,7 @@ use crate::control::handle::Handle;
 const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a connection as a whole, so that a slow body can't hold its place for ever.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// For answers under way when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 

@@ -1,6 +1,7 @@
 //! The API over a real socket, with a stand-in for the control loop.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -230,8 +231,9 @@ fn refusals_say_what_to_do() {
 
         // What the client would never send: the server doesn't trust it.
         let mut config = client.config().await.unwrap();
-        config.services[0].backends[0].weight = 0;
-        config.services[0].listen[0].ports = Ports::single(0);
+        let service = Arc::make_mut(&mut config.services[0]);
+        Arc::make_mut(&mut service.backends[0]).weight = 0;
+        service.listen[0].ports = Ports::single(0);
         let error = client.apply(&config).await.unwrap_err();
         let error = refused(ErrorKind::Invalid, &error);
         assert!(error.message.contains("0 is not a port") && error.message.contains("weight"));

@@ -40,7 +40,9 @@ pub(crate) fn check(file: &Path, json: bool) -> Result<(), Failed> {
 fn summary(config: &Config) -> String {
     let count =
         |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
-    let sum = |of: fn(&Service) -> usize| -> usize { config.services.iter().map(of).sum() };
+    let sum = |of: fn(&Service) -> usize| -> usize {
+        config.services.iter().map(|service| of(service)).sum()
+    };
     let mut parts = vec![
         count(config.services.len(), "service", "services"),
         count(sum(|service| service.listen.len()), "frontend", "frontends"),

@@ -62,11 +62,11 @@ fn inline(args: &RunArgs) -> Config {
     let service = Service {
         listen: args.listen.clone(),
         health: Health::new(args.health.clone().map_or(default_probe, Probe::from)),
-        backends: args.backend.iter().map(|spec| backend(*spec, &args.backend)).collect(),
+        backends: args.backend.iter().map(|spec| backend(*spec, &args.backend).into()).collect(),
         ..Service::new(name, args.mode.unwrap_or(Mode::Nat))
     };
     let node = Node { interfaces: args.interface.clone(), ..Node::default() };
-    Config { node, alerts: Vec::new(), services: vec![service] }
+    Config { node, alerts: Vec::new(), services: vec![service.into()] }
 }
 
 /// Named after its address, which is all there is: so another option moves none of its flows.

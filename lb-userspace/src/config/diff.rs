@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use super::model::{Alert, Backend, Config, Failover, Health, Node, Service, Target};
 use super::value::{format_duration, format_range, format_size};
@@ -14,16 +15,14 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     node(&old.node, &new.node, &mut lines);
     alerts(&old.alerts, &new.alerts, &mut lines);
-    let by_name = |config: &Config| -> HashMap<String, Service> {
-        config.services.iter().map(|s| (s.name.clone(), s.clone())).collect()
-    };
     let (before, after) = (by_name(old), by_name(new));
-    for service in old.services.iter().filter(|s| !after.contains_key(&s.name)) {
+    for service in old.services.iter().filter(|s| !after.contains_key(s.name.as_str())) {
         lines.push(format!("service {}: removed", service.name));
     }
     for service in &new.services {
-        match before.get(&service.name) {
+        match before.get(service.name.as_str()) {
             None => lines.push(format!("service {}: added", service.name)),
+            Some(previous) if *previous == service => {}
             Some(previous) => same_service(previous, service, &mut lines),
         }
     }
@@ -31,6 +30,10 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
         lines.push("order of alerts, services, frontends, backends or list entries".into());
     }
     lines
+}
+
+fn by_name(config: &Config) -> HashMap<&str, &Arc<Service>> {
+    config.services.iter().map(|service| (service.name.as_str(), service)).collect()
 }
 
 fn node(old: &Node, new: &Node, lines: &mut Vec<String>) {
@@ -186,16 +189,20 @@ fn rate_limit(service: &Service) -> String {
 }
 
 fn backends(old: &Service, new: &Service, lines: &mut Vec<String>) {
-    let by_name = |service: &Service| -> HashMap<String, Backend> {
-        service.backends.iter().map(|b| (b.name.clone(), b.clone())).collect()
-    };
+    fn by_name(service: &Service) -> HashMap<&str, &Arc<Backend>> {
+        service.backends.iter().map(|backend| (backend.name.as_str(), backend)).collect()
+    }
     let (before, after) = (by_name(old), by_name(new));
-    for backend in old.backends.iter().filter(|b| !after.contains_key(&b.name)) {
+    for backend in old.backends.iter().filter(|b| !after.contains_key(b.name.as_str())) {
         lines.push(format!("{}/{}: removed", new.name, backend.name));
     }
     for backend in &new.backends {
+        let previous = before.get(backend.name.as_str());
+        if previous == Some(&backend) {
+            continue;
+        }
         let subject = format!("{}/{}", new.name, backend.name);
-        let Some(previous) = before.get(&backend.name) else {
+        let Some(previous) = previous else {
             let id = backend.server_id.map(|id| format!(", server id {id}")).unwrap_or_default();
             lines.push(format!(
                 "{subject}: added at {}, weight {}{id}",

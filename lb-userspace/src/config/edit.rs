@@ -1,5 +1,7 @@
 //! One change to one backend, as a new configuration: pure, and held to the same rules as a file.
 
+use std::sync::Arc;
+
 use super::model::Config;
 use super::suggest::{closest, one_of};
 use super::validate;
@@ -17,7 +19,7 @@ pub fn apply_backend_change(
     match change {
         BackendChange::Add(backend) => {
             let s = find_service(config, service)?;
-            new.services[s].backends.push(backend.clone());
+            Arc::make_mut(&mut new.services[s]).backends.push(Arc::new(backend.clone()));
         }
         BackendChange::Remove { name } => {
             let (s, b) = locate(config, service, name)?;
@@ -31,11 +33,12 @@ pub fn apply_backend_change(
                     ),
                 });
             }
-            new.services[s].backends.remove(b);
+            Arc::make_mut(&mut new.services[s]).backends.remove(b);
         }
         BackendChange::Weight { name, weight } => {
             let (s, b) = locate(config, service, name)?;
-            new.services[s].backends[b].weight = *weight;
+            let service = Arc::make_mut(&mut new.services[s]);
+            Arc::make_mut(&mut service.backends[b]).weight = *weight;
         }
         BackendChange::Drain { name, .. } | BackendChange::Ready { name } => {
             locate(config, service, name)?;
@@ -110,11 +113,11 @@ backends = [{ name = "api-01", address = "10.0.0.21" }]
     /// `web` on QUIC, whose first two backends have the ids 01 and 02.
     fn quic() -> Config {
         let mut config = config();
-        let service = &mut config.services[0];
+        let service = Arc::make_mut(&mut config.services[0]);
         service.listen = vec!["192.0.2.10:443/udp".parse().unwrap()];
         service.quic = Some(Quic { config_id: 0, server_id_length: 1 });
         for (backend, id) in service.backends.iter_mut().zip([1, 2]) {
-            backend.server_id = ServerId::new(&[id]);
+            Arc::make_mut(backend).server_id = ServerId::new(&[id]);
         }
         assert_eq!(validate(&config), Ok(()));
         config

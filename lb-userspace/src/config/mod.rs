@@ -16,6 +16,7 @@ mod malformed;
 pub mod model;
 mod nets;
 mod percent;
+mod pieces;
 mod place;
 mod prefix;
 mod probe;
@@ -50,7 +51,7 @@ pub use write::to_toml;
 
 use crate::report::{Error, ErrorKind};
 
-/// Larger files are refused: room for some 600,000 backends, and no more to chew on by accident.
+/// Larger files are refused: room for a million backends, and no more to chew on by accident.
 pub const MAX_BYTES: usize = 64 << 20;
 
 /// Reads a configuration; on error, everything that is wrong with it.
@@ -62,6 +63,15 @@ pub fn parse(source: &str, file_name: &str) -> Result<Config, Diagnostics> {
             "split the services over several nodes, or check that this is the right file",
         ));
     }
+    let sound = pieces::read(source).filter(|config| validate(config).is_ok());
+    if let Some(config) = sound {
+        return Ok(config);
+    }
+    read_whole(source, file_name)
+}
+
+/// Reads what has something wrong with it, as a rule, and says what and where.
+fn read_whole(source: &str, file_name: &str) -> Result<Config, Diagnostics> {
     let raw =
         raw::read(source).map_err(|found| Diagnostics::new(file_name, source, vec![found]))?;
     let lowered = lower::lower(raw);

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,8 @@ pub struct Config {
     /// Who is told when something is wrong.
     #[serde(default)]
     pub alerts: Vec<Alert>,
-    pub services: Vec<Service>,
+    /// Shared by all that hold the configuration, former ones included, as long as they are the same.
+    pub services: Vec<Arc<Service>>,
 }
 
 /// What concerns this machine alone. What a stored one lacks, an older version wrote it: the default.
@@ -132,7 +134,8 @@ pub struct Service {
     /// Percent of the backends that must serve, 1 to 100; below, that is an alert. `None`: all.
     #[serde(default)]
     pub capacity_warning: Option<u8>,
-    pub backends: Vec<Backend>,
+    /// Shared as services are.
+    pub backends: Vec<Arc<Backend>>,
 }
 
 /// What of a packet chooses the backend: flows that are alike in it stay together.

@@ -65,8 +65,8 @@ pub(crate) struct Finding {
 }
 
 /// The span of every place that a file mentions.
-#[derive(Debug, Default)]
-pub(crate) struct Spans(HashMap<Place, Range<usize>>);
+#[derive(Debug)]
+pub(crate) struct Spans(Option<HashMap<Place, Range<usize>>>);
 
 impl Place {
     /// Where to point when the file doesn't mention this place.
@@ -153,9 +153,22 @@ impl Problem {
     }
 }
 
+impl Default for Spans {
+    fn default() -> Self {
+        Self(Some(HashMap::new()))
+    }
+}
+
 impl Spans {
+    /// Of a text in which nobody will ask for places: keeps none.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
     pub(crate) fn insert(&mut self, place: Place, span: Range<usize>) {
-        self.0.insert(place, span);
+        if let Some(spans) = &mut self.0 {
+            spans.insert(place, span);
+        }
     }
 
     pub(crate) fn resolve(&self, problem: Problem) -> Finding {
@@ -170,7 +183,7 @@ impl Spans {
     fn of(&self, place: Place) -> Range<usize> {
         let mut at = Some(place);
         while let Some(place) = at {
-            if let Some(span) = self.0.get(&place) {
+            if let Some(span) = self.0.as_ref().and_then(|spans| spans.get(&place)) {
                 return span.clone();
             }
             at = place.parent();

@@ -4,13 +4,14 @@
 mod probes;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::model::*;
-use super::{diff, parse, parse_bytes, to_toml, validate, warnings};
+use super::{diff, parse, parse_bytes, pieces, read_whole, to_toml, validate, warnings};
 use crate::alert::{Kind, Severity, Template};
 
 const SAMPLE: &str = r#"[node]
@@ -81,6 +82,14 @@ const SCRAPS: [&str; 24] = [
 ];
 
 fn holds(source: &str) {
+    if let Some(config) = pieces::read(source) {
+        // What is checked afterwards is the same, too.
+        let whole = read_whole(source, "lb.toml").map_err(|error| error.to_string());
+        match validate(&config) {
+            Ok(()) => assert_eq!(whole, Ok(config), "{source}"),
+            Err(_) => assert!(whole.is_err(), "{source}"),
+        }
+    }
     let Err(error) = parse(source, "lb.toml") else { return };
     let lines: Vec<&str> = source.split('\n').collect();
     for item in error.items() {
@@ -170,6 +179,7 @@ fn config() -> impl Strategy<Value = Config> {
                 fit_backends(s as u16, service);
                 fit_features(service);
             }
+            let services = services.into_iter().map(Arc::new).collect();
             Config { node, alerts, services }
         },
     )
@@ -208,6 +218,7 @@ fn fit_backends(s: u16, service: &mut Service) {
         service.health.source = Some(Ipv6Addr::new(0xfdfe, 0, 0, 0, 0, 0, 0, 1).into());
     }
     for (b, backend) in service.backends.iter_mut().enumerate() {
+        let backend = Arc::make_mut(backend);
         backend.name = format!("{}{b}", backend.name);
         backend.address = match v4 {
             true => Ipv4Addr::new(10, 0, s as u8, b as u8).into(),
@@ -226,6 +237,7 @@ fn fit_features(service: &mut Service) {
         service.mss = None;
     }
     for (b, backend) in service.backends.iter_mut().enumerate() {
+        let backend = Arc::make_mut(backend);
         backend.backup &= b > 0;
         backend.server_id = service
             .quic
@@ -309,7 +321,7 @@ fn service() -> impl Strategy<Value = Service> {
         probes::health(),
         (1_000..86_400_000u64, 1_000..3_600_000u64, 0..3_600_000u64),
         features(),
-        prop::collection::vec(backend(), 1..5),
+        prop::collection::vec(backend().prop_map(Arc::new), 1..5),
     )
         .prop_map(|(name, listen, mode, health, times, features, backends)| Service {
             name,

@@ -14,10 +14,8 @@ use super::suggest::{closest, one_of};
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(crate) struct RawConfig {
     pub(crate) node: Option<Spanned<RawNode>>,
-    #[serde(default)]
-    pub(crate) alert: Vec<Spanned<RawAlert>>,
-    #[serde(default)]
-    pub(crate) service: Vec<Spanned<RawService>>,
+    pub(crate) alert: Option<Vec<Spanned<RawAlert>>>,
+    pub(crate) service: Option<Vec<Spanned<RawService>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,5 +1,6 @@
 //! One backend as it runs: what is known of it, and what follows for its traffic.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_common::abi::Word;
@@ -29,7 +30,7 @@ pub struct Backend {
     /// The probe's key; never used again after the backend is gone.
     pub probe: u64,
     pub health: HealthSnapshot,
-    pub drain: Option<Drain>,
+    pub drain: Option<Box<Drain>>,
     /// What the governor ruled last, and by what it saw.
     pub ruling: Ruling,
     pub(super) seen: Option<Seen>,
@@ -39,7 +40,7 @@ pub struct Backend {
     pub(super) blind_until: Option<Instant>,
     /// First failing probe to the word written, of the last failure.
     pub detection: Option<Duration>,
-    pub config: model::Backend,
+    pub config: Arc<model::Backend>,
     /// What its rows had counted before they were its own.
     pub(super) counted_before: Counted,
 }
@@ -69,10 +70,10 @@ pub struct Drain {
 
 /// What a backend begins with.
 pub struct NewBackend {
-    pub config: model::Backend,
+    pub config: Arc<model::Backend>,
     pub probe: u64,
     pub server: u32,
-    pub drain: Option<Drain>,
+    pub drain: Option<Box<Drain>>,
     pub health: HealthSnapshot,
     /// What it took in a service that this one succeeds.
     pub before: Option<Before>,

@@ -43,8 +43,8 @@ pub struct HealthMachine {
     /// The latest results that agree with each other.
     run: Option<Run>,
     /// Of the outage that lasts, or may be beginning.
-    first_failure: Option<LastFailure>,
-    last_failure: Option<LastFailure>,
+    first_failure: Option<Box<LastFailure>>,
+    last_failure: Option<Box<LastFailure>>,
     latency: Option<Duration>,
     damping: Damping,
 }
@@ -82,7 +82,7 @@ impl HealthMachine {
             Ok(success) => self.latency = Some(success.latency),
             Err(failure) => {
                 let latency = now.saturating_duration_since(started);
-                let failed = LastFailure { failure: failure.clone(), at: now, latency };
+                let failed = Box::new(LastFailure { failure: failure.clone(), at: now, latency });
                 self.last_failure = Some(failed.clone());
                 if !failure.kind.blames_backend() {
                     return None;
@@ -289,8 +289,8 @@ pub struct HealthSnapshot {
     /// Start of the first failing probe of the current streak.
     pub failing_since: Option<Instant>,
     /// The first failing probe since the last time that the backend was up and passed.
-    pub first_failure: Option<LastFailure>,
-    pub last_failure: Option<LastFailure>,
+    pub first_failure: Option<Box<LastFailure>>,
+    pub last_failure: Option<Box<LastFailure>>,
     /// Of the last successful probe.
     pub latency: Option<Duration>,
     /// How often it went down without being up for long in between.
@@ -322,7 +322,8 @@ impl HealthSnapshot {
         let age = Duration::from_millis(epoch_ms().saturating_sub(down.since_ms));
         // This host may have been up for less.
         let since = now.checked_sub(age).unwrap_or(now);
-        let failed = |failure| LastFailure { failure, at: since, latency: Duration::ZERO };
+        let failed =
+            |failure| Box::new(LastFailure { failure, at: since, latency: Duration::ZERO });
         let last_failure = down.last_failure().map(failed);
         Self { last_failure, ..Self::initial(HealthState::Down, since) }
     }

@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod backend;
 pub mod blocks;
+mod builds;
 mod by_hand;
 pub mod capacity;
 mod coverage;

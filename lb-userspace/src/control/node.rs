@@ -46,7 +46,8 @@ pub struct Node {
     resolver: Resolver,
     next_probe: u64,
     /// Where the service and backend of each probe were when a configuration was last applied.
-    by_probe: HashMap<u64, (usize, usize)>,
+    /// Sorted.
+    by_probe: Vec<(u64, (u32, u32))>,
     /// When services next settle something, while that is known: each probe result asks.
     settles: Option<Option<Instant>>,
     discarded: Discarded,
@@ -60,6 +61,8 @@ pub struct Node {
     blind: HashSet<IpAddr>,
     /// Who was down when the daemon ended, until a backend of that name begins.
     was_down: HashMap<(String, String), Down>,
+    /// Servers may be known that no backend has any more, or will be.
+    has_former_servers: bool,
 }
 
 /// A link that came up needs its neighbours, and perhaps a switch's port, first.
@@ -90,7 +93,7 @@ impl Node {
             prober,
             resolver,
             next_probe: 0,
-            by_probe: HashMap::new(),
+            by_probe: Vec::new(),
             settles: None,
             discarded: Discarded::default(),
             nat_rows: HashMap::new(),
@@ -98,6 +101,7 @@ impl Node {
             wants_test: false,
             blind: HashSet::new(),
             was_down: HashMap::new(),
+            has_former_servers: false,
         }
     }
 
@@ -141,6 +145,7 @@ impl Node {
         self.check(wanted)?;
         let now = Instant::now();
         self.changed_at = now;
+        self.has_former_servers = true;
         self.settles = None;
         let (kept, gone): (Vec<_>, Vec<_>) = self
             .services
@@ -172,7 +177,9 @@ impl Node {
             self.discarded.extend(discarded);
         }
         self.by_probe = self.services.iter().enumerate().flat_map(probes_of).collect();
+        self.by_probe.sort_unstable();
         self.config = wanted.clone();
+        self.arena.applied();
         Ok(())
     }
 
@@ -193,7 +200,7 @@ impl Node {
     pub fn set_drain(&mut self, service: &str, name: &str, drain: Option<Drain>) -> Result<bool> {
         let Some((s, b)) = self.locate(service, name) else { return Ok(false) };
         self.settles = None;
-        self.services[s].backends[b].drain = drain;
+        self.services[s].backends[b].drain = drain.map(Box::new);
         self.services[s].steer(&mut self.arena, b, Instant::now())?;
         Ok(true)
     }
@@ -378,8 +385,9 @@ impl Node {
         }
         self.server_ids.sync(&self.services)?;
         // Not what a packet may hold that is under way: a sweep takes far longer than one.
-        if began > self.changed_at {
+        if began > self.changed_at && self.has_former_servers {
             self.forget_servers();
+            self.has_former_servers = self.services.iter().any(Running::has_retired);
         }
         Ok(())
     }
@@ -408,18 +416,19 @@ impl Node {
 
     /// The backend of a probe, wherever a change that failed on its way has left it.
     fn probed(&self, key: u64) -> Option<(usize, usize)> {
-        let &(s, b) = self.by_probe.get(&key)?;
+        let at = self.by_probe.binary_search_by_key(&key, |(probe, _)| *probe).ok()?;
+        let (s, b) = place(self.by_probe.get(at)?);
         let is_there = self.services.get(s).and_then(|r| r.backends.get(b)).map(|b| b.probe);
         if is_there == Some(key) {
             return Some((s, b));
         }
         let all = self.services.iter().enumerate().flat_map(probes_of);
-        all.into_iter().find(|(probe, _)| *probe == key).map(|(_, place)| place)
+        all.into_iter().find(|(probe, _)| *probe == key).map(|found| place(&found))
     }
 
     fn add(
         &mut self,
-        service: &model::Service,
+        service: &Arc<model::Service>,
         drains: &Drains,
         first: bool,
         now: Instant,
@@ -430,7 +439,7 @@ impl Node {
             new.wait_for_health = !first;
             backends.push(new);
         }
-        let mut running = Running::new(&mut self.arena, service.clone(), backends, now)?;
+        let mut running = Running::new(&mut self.arena, Arc::clone(service), backends, now)?;
         running.set_block_list(&mut self.arena, !self.blocked.is_empty())?;
         self.expect_replies(service)?;
         self.lists.set(running.tables.number, &allowed(service))?;
@@ -444,7 +453,7 @@ impl Node {
     fn change(
         &mut self,
         at: usize,
-        service: &model::Service,
+        service: &Arc<model::Service>,
         drains: &Drains,
         now: Instant,
     ) -> Result<()> {
@@ -474,7 +483,7 @@ impl Node {
     fn new_backend(
         &mut self,
         service: &model::Service,
-        backend: &model::Backend,
+        backend: &Arc<model::Backend>,
         before: Option<Before>,
         drains: &Drains,
         now: Instant,
@@ -501,11 +510,17 @@ impl Node {
         } else {
             HealthSnapshot::initial(HealthState::Up, now)
         };
+        // Nobody is asked for by name where nobody is drained, which is nearly always.
+        let drain = (!drains.is_empty())
+            .then(|| {
+                drains.get(&(service.name.clone(), backend.name.clone())).cloned().map(Box::new)
+            })
+            .flatten();
         Ok(NewBackend {
-            config: backend.clone(),
+            config: Arc::clone(backend),
             probe,
             server,
-            drain: drains.get(&(service.name.clone(), backend.name.clone())).cloned(),
+            drain,
             health: before.as_ref().map_or(health, |before| before.health.clone()),
             before,
             wait_for_health: true,
@@ -531,7 +546,7 @@ impl Node {
             });
         }
         self.arena.check_room(&needs)?;
-        let missing = |service: &model::Service| {
+        let missing = |service: &Arc<model::Service>| {
             let running = self.services.iter().find(|r| continues(r, service));
             self.lists.missing(running.map(|r| r.tables.number), &allowed(service))
         };
@@ -588,8 +603,13 @@ fn continues(running: &Running, service: &model::Service) -> bool {
     running.config.name == service.name
 }
 
-fn probes_of((s, running): (usize, &Running)) -> impl Iterator<Item = (u64, (usize, usize))> {
-    running.backends.iter().enumerate().map(move |(b, backend)| (backend.probe, (s, b)))
+/// The probes of a service, and where that and each backend are: a node has fewer than 2³² of each.
+fn probes_of((s, running): (usize, &Running)) -> impl Iterator<Item = (u64, (u32, u32))> {
+    (0..).zip(&running.backends).map(move |(b, backend)| (backend.probe, (s as u32, b)))
+}
+
+fn place(&(_, (s, b)): &(u64, (u32, u32))) -> (usize, usize) {
+    (s as usize, b as usize)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! knows what must be marked before the word is written.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use lb_common::abi::{
     SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW, SPARES, ServerIdKey,
     ServiceRecord, Word,
 };
+use lb_common::maglev::Entry;
 
 use super::admission::{Admission, Pace, Phase, Want, relative};
 use super::backend::{Backend, Counted, NewBackend};
@@ -20,7 +22,7 @@ use super::governor::{Circumstances, Governor, Kept, Limits, Ruling, Seen};
 use super::health::HealthState;
 use super::rules::{Rule, keep};
 use super::sweep::{FlowsFound, Swept};
-use super::tables::{Arena, Discarded, Member, ServiceTables};
+use super::tables::{Arena, Discarded, ServiceTables};
 use crate::config::model::{self, HashPolicy, Mode, Probe, ServerId, Track, UdpPolicy};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::view::monotonic_seconds;
@@ -46,7 +48,7 @@ struct Retired {
 /// A service as it runs.
 #[derive(Debug)]
 pub struct Running {
-    pub config: model::Service,
+    pub config: Arc<model::Service>,
     pub backends: Vec<Backend>,
     pub tables: ServiceTables,
     pub governor: Governor,
@@ -81,7 +83,7 @@ impl Running {
     /// A service with these backends, in the maps, not yet listening.
     pub fn new(
         arena: &mut Arena,
-        config: model::Service,
+        config: Arc<model::Service>,
         backends: Vec<NewBackend>,
         now: Instant,
     ) -> Result<Self> {
@@ -120,7 +122,7 @@ impl Running {
 
     /// The backends of what is wanted that it does not have as they shall be.
     #[must_use]
-    pub fn missing<'a>(&self, wanted: &'a model::Service) -> Vec<&'a model::Backend> {
+    pub fn missing<'a>(&self, wanted: &'a model::Service) -> Vec<&'a Arc<model::Backend>> {
         let known: HashMap<&str, &Backend> =
             self.backends.iter().map(|b| (b.config.name.as_str(), b)).collect();
         let stays = |w: &model::Backend| {
@@ -210,7 +212,7 @@ impl Running {
     pub fn change(
         &mut self,
         arena: &mut Arena,
-        wanted: &model::Service,
+        wanted: &Arc<model::Service>,
         new: Vec<NewBackend>,
         now: Instant,
     ) -> Result<(Vec<Backend>, Discarded)> {
@@ -219,20 +221,20 @@ impl Running {
             self.grow(arena, rows)?;
             self.grown_at = Some(now);
         }
-        let old = std::mem::replace(&mut self.config, wanted.clone());
+        let old = std::mem::replace(&mut self.config, Arc::clone(wanted));
         self.governor.set_limits(limits(&self.config));
         let gone = self.part_with(wanted);
         let weights: HashMap<&str, u16> =
             old.backends.iter().map(|b| (b.name.as_str(), b.weight)).collect();
         let mut rebuild = self.tables.is_outgrown() || !gone.is_empty() || !new.is_empty();
-        let wanted_of: HashMap<&str, &model::Backend> =
+        let wanted_of: HashMap<&str, &Arc<model::Backend>> =
             wanted.backends.iter().map(|b| (b.name.as_str(), b)).collect();
         for at in 0..self.backends.len() {
             let known = &mut self.backends[at];
             let Some(&backend) = wanted_of.get(known.config.name.as_str()) else { continue };
             rebuild |= weights.get(backend.name.as_str()) != Some(&backend.weight);
             if known.config != *backend {
-                known.config = backend.clone();
+                known.config = Arc::clone(backend);
                 self.write_port(arena, &self.backends[at])?;
             }
         }
@@ -251,7 +253,7 @@ impl Running {
 
     /// Takes backends out of the next table: all that do not stay as one of these.
     pub fn part_with(&mut self, wanted: &model::Service) -> Vec<Backend> {
-        let wanted_of: HashMap<&str, &model::Backend> =
+        let wanted_of: HashMap<&str, &Arc<model::Backend>> =
             wanted.backends.iter().map(|w| (w.name.as_str(), w)).collect();
         let stays = |b: &Backend| {
             let wanted_as = wanted_of.get(b.config.name.as_str());
@@ -373,20 +375,16 @@ impl Running {
     /// Swaps in the table of the backends there are now. Slots that change are in transition for
     /// `idle_timeout`.
     pub fn rebuild(&mut self, arena: &mut Arena, now: Instant) -> Result<Discarded> {
-        let members: Vec<Member> = self
-            .backends
-            .iter()
-            .map(|b| Member {
-                name: b.config.name.clone(),
-                weight: b.config.weight,
-                index: b.index,
-            })
-            .collect();
         self.note_exceptions();
         // Before the table changes, so that no datagram counts as new by the old table.
         self.announce(arena)?;
         let nat = self.nat_indices();
         let has_flows = self.has_flows();
+        let members: Vec<Entry<'_>> = self
+            .backends
+            .iter()
+            .map(|b| Entry { name: &b.config.name, weight: b.config.weight, index: b.index })
+            .collect();
         let discarded = self.tables.rebuild(
             arena,
             &members,
@@ -738,6 +736,12 @@ impl Running {
         past.chain(running)
             .filter_map(|(id, index)| Some((key(id?), self.tables.row(index))))
             .collect()
+    }
+
+    /// Whether backends that left still hold something.
+    #[must_use]
+    pub fn has_retired(&self) -> bool {
+        !self.retired.is_empty()
     }
 
     /// Servers that its retired backends still hold.

@@ -15,6 +15,7 @@ use bytemuck::Zeroable;
 use lb_common::abi::{BACKEND_BLOCK, LINE, SPARES, ServiceRecord, Table, Word};
 use lb_common::maglev::{self, Entry};
 
+use super::builds::Builds;
 use super::rules::{Rule, keep};
 use super::shadows::Shadows;
 use crate::dataplane::maps::LiveMaps;
@@ -33,6 +34,7 @@ pub struct Arena {
     blocks: Regions,
     /// Of service numbers.
     numbers: Regions,
+    builds: Builds,
     /// `M` for so many backends; tests make small tables.
     pub(super) slots_for: fn(usize) -> u32,
 }
@@ -81,6 +83,7 @@ impl Arena {
             tables: Regions::new(maps.tables.len()),
             blocks: Regions::new(maps.words.len() / BACKEND_BLOCK),
             numbers: Regions::new(maps.spare.len() / (SPARES / 4)),
+            builds: Builds::default(),
             slots_for: maglev::slots_for,
             maps,
         }
@@ -112,6 +115,11 @@ impl Arena {
         self.blocks.highest_taken(self.maps.words.len() / BACKEND_BLOCK) * BACKEND_BLOCK
     }
 
+    /// A configuration is in place: no more tables are built for a while.
+    pub fn applied(&mut self) {
+        self.builds.forget();
+    }
+
     /// A grace period has passed since all of it was given up.
     pub fn give_back(&mut self, discarded: Discarded) {
         discarded.tables.into_iter().for_each(|(start, length)| self.tables.give(start, length));
@@ -139,15 +147,6 @@ impl Discarded {
     }
 }
 
-/// A backend as its service's table sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    pub name: String,
-    pub weight: u16,
-    /// Its row, counted from the service's first.
-    pub index: u16,
-}
-
 /// A service's part of the maps.
 #[derive(Debug)]
 pub struct ServiceTables {
@@ -155,8 +154,6 @@ pub struct ServiceTables {
     /// What its records hold beside key and table.
     template: ServiceRecord,
     table: Table,
-    /// What the table holds, unpacked.
-    slots: Vec<u16>,
     /// Slots of each index.
     owned: Vec<u32>,
     /// Of the arena, in elements.
@@ -190,7 +187,6 @@ impl ServiceTables {
             number,
             template: ServiceRecord { service: number, ..ServiceRecord::zeroed() },
             table: Table::new(0, 0, false, false, first),
-            slots: Vec::new(),
             owned: Vec::new(),
             region: (0, 0),
             shadow_region: (0, 0),
@@ -301,7 +297,19 @@ impl ServiceTables {
         (self.looks.len() as u32, shadowed as u32)
     }
 
-    /// Builds the table of these members and swaps it in with its shadow: one store. Slots that
+    /// What the table holds, as the arena has it.
+    fn slots(&self, maps: &LiveMaps) -> Vec<u16> {
+        let (per_element, bits) = packing(self.table.wide());
+        let mask = (1 << bits) - 1;
+        let elements =
+            self.table.base()..self.table.base() + self.slot_count().div_ceil(per_element);
+        let words = elements.map(|element| maps.tables.get(element).unwrap_or_default());
+        let slots = words.flat_map(|word| (0..per_element).map(move |at| word >> (at * bits)));
+        slots.take(self.slot_count() as usize).map(|slot| (slot & mask) as u16).collect()
+    }
+
+    /// Builds the table of these members, indices counted from the service's first row, and swaps it
+    /// in with its shadow: one store. Slots that
     /// changed are in transition from now on, but for those whose owner has no connections to
     /// keep (`has_flows`).
     ///
@@ -312,7 +320,7 @@ impl ServiceTables {
     pub fn rebuild(
         &mut self,
         arena: &mut Arena,
-        members: &[Member],
+        members: &[Entry<'_>],
         has_flows: impl Fn(u16) -> bool,
         walked_past: bool,
         now: Instant,
@@ -321,18 +329,15 @@ impl ServiceTables {
         // `M` only ever grows: another one puts most slots in transition.
         let count = self.slot_count().max((self.slots_for)(members.len()));
         let wide = self.blocks.1 * BACKEND_BLOCK > NARROW;
-        let entries: Vec<Entry<'_>> = members
-            .iter()
-            .map(|m| Entry { name: &m.name, weight: m.weight, index: m.index })
-            .collect();
-        let slots = maglev::build(&entries, count, maps.settings().seed);
+        let slots = arena.builds.build(members, count, maps.settings().seed);
         ensure!(slots.len() == count as usize, "a service needs a backend");
         let mut shadows = self.shadows.clone();
         let mut unshadowed = Vec::new();
-        if !self.slots.is_empty() {
-            shadows.change(&self.slots, &slots, &has_flows, now);
-            if walked_past && self.slots.len() == slots.len() {
-                let owners = (0..).zip(self.slots.iter().zip(&slots));
+        let before = self.slots(&maps);
+        if !before.is_empty() {
+            shadows.change(&before, &slots, &has_flows, now);
+            if walked_past && before.len() == slots.len() {
+                let owners = (0..).zip(before.iter().zip(&*slots));
                 let left = owners.filter(|(_, (old, new))| old != new && !has_flows(**old));
                 unshadowed = left.map(|(slot, _)| slot).collect();
             } else if walked_past {
@@ -356,17 +361,16 @@ impl ServiceTables {
             maps.tables.set(table.shadow_at(), word.0)?;
         }
         self.looks.extend(unshadowed);
-        if count as usize != self.slots.len() && !self.looks.is_empty() {
+        if count as usize != before.len() && !self.looks.is_empty() {
             // Which slots the recorded flows have now is not known before the next sweep.
             self.looks = (0..count).collect();
         }
         self.owned = vec![0; self.capacity()];
-        for slot in &slots {
+        for slot in &*slots {
             if let Some(count) = self.owned.get_mut(usize::from(*slot)) {
                 *count += 1;
             }
         }
-        self.slots = slots;
         self.shadows = shadows;
         let table = table.with_shadowed(shadow_region.is_some());
         let table = self.write_marks(&maps, table)?;
@@ -499,8 +503,8 @@ impl ServiceTables {
 
     /// Marks every slot whose home is one of these backends, before their words change.
     pub fn mark_homes(&mut self, arena: &mut Arena, homes: &[u16]) -> Result<()> {
-        let slots = self.slots.iter().enumerate();
-        let theirs = slots.filter(|(_, index)| homes.contains(index)).map(|(slot, _)| slot as u32);
+        let slots = (0..).zip(self.slots(&arena.maps));
+        let theirs = slots.filter(|(_, index)| homes.contains(index)).map(|(slot, _)| slot);
         if keep(Rule::MarkFirst) {
             self.looks.extend(theirs);
         }
@@ -576,11 +580,16 @@ fn rows_in((first, count): &(u32, u32)) -> Range<u32> {
     first * BACKEND_BLOCK..(first + count) * BACKEND_BLOCK
 }
 
+/// Slots of an arena element, and bits of each.
+const fn packing(wide: bool) -> (u32, u32) {
+    if wide { (4, 16) } else { (8, 8) }
+}
+
 /// Packs slots as the program reads them.
 fn pack(slots: &[u16], wide: bool) -> Vec<u64> {
-    let (per_element, bits) = if wide { (4, 16) } else { (8, 8) };
+    let (per_element, bits) = packing(wide);
     slots
-        .chunks(per_element)
+        .chunks(per_element as usize)
         .map(|chunk| chunk.iter().rev().fold(0u64, |word, slot| word << bits | u64::from(*slot)))
         .collect()
 }
@@ -626,9 +635,10 @@ mod tests {
             let mut arena = Arena::new(maps);
             arena.slots_for = |backends| if backends < 9 { 1021 } else { 1531 };
             let mut tables = ServiceTables::new(&mut arena, 9).unwrap();
-            let members = |count: u16| -> Vec<Member> {
-                let of = |index| Member { name: format!("b{index}"), weight: 1, index };
-                (0..count).map(of).collect()
+            let names: Vec<String> = (0..9).map(|index| format!("b{index}")).collect();
+            let members = |count: u16| -> Vec<Entry<'_>> {
+                let named = (0..count).zip(&names);
+                named.map(|(index, name)| Entry { name, weight: 1, index }).collect()
             };
             for (count, walked_past) in [(2, false), (backends, walked_past)] {
                 let now = Instant::now();

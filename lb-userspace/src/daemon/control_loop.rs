@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::plane::Plane;
-use super::{check_nat_ports, needed};
+use super::{check_nat_ports, give_back_memory, needed};
 use crate::alert::notifier::{Notifier, Question};
 use crate::config::{self, Config};
 use crate::control::backend::Drain;
@@ -90,6 +90,9 @@ pub(super) struct ControlLoop {
 /// What a sweep brought home.
 struct Swept {
     began: Instant,
+    /// How long the loop took to begin it, and the tables to be read.
+    prepared: Duration,
+    read: Duration,
     flows: Option<HashMap<String, FlowsFound>>,
     nat: NatFound,
 }
@@ -152,7 +155,7 @@ impl ControlLoop {
                 () = sleep_until(self.test_at), if tests => { self.begin_test(); Ok(()) }
                 _ = signals.hangup.recv() => { self.on_hangup().await; Ok(()) }
                 Some(request) = requests.recv() => { self.on_request(request).await; Ok(()) }
-                () = sleep_until(clock) => self.node.on_clock(),
+                () = sleep_until(clock) => self.on_clock(),
                 () = sleep_until(end) => self.end_what_is_over(),
                 () = sleep_until(health_at) => self.write_health(),
                 resting = finished(&mut self.grace) => resting.and_then(|r| self.node.rested(r)),
@@ -228,6 +231,15 @@ impl ControlLoop {
         self.health_file.write(self.node.who_is_down())
     }
 
+    /// Settles what is due, and looks what will be next.
+    fn on_clock(&mut self) -> Result<()> {
+        let began = Instant::now();
+        self.node.on_clock()?;
+        let _ = self.node.next_clock();
+        tracing::trace!(loop_us = began.elapsed().as_micros(), "settled");
+        Ok(())
+    }
+
     fn on_hop(&mut self, event: NextHopEvent) -> Result<()> {
         match &event.hop {
             Ok(hop) => tracing::debug!(server = %event.server, ?hop, "next hop"),
@@ -261,9 +273,7 @@ impl ControlLoop {
                 let _ = reply.send(Ok(self.state.config.clone()));
             }
             Request::Apply { config, actor, reply } => {
-                let mut state = self.state.clone();
-                state.take_applied(&config);
-                let _ = reply.send(self.commit(state, &actor).await);
+                let _ = reply.send(self.apply(config, &actor).await);
             }
             Request::Reload { actor, reply } => {
                 let _ = reply.send(self.reload(&actor).await);
@@ -297,6 +307,13 @@ impl ControlLoop {
         }
     }
 
+    async fn apply(&mut self, config: Box<Config>, actor: &Actor) -> Result<Changed, Error> {
+        let mut state = self.state.clone();
+        let taken = state.take_applied(*config);
+        taken.map_err(|error| failed(ErrorKind::Internal, &error))?;
+        self.commit(state, actor).await
+    }
+
     async fn reload(&mut self, actor: &str) -> Result<Changed, Error> {
         let Some(path) = &self.file else {
             return Err(Error::new(
@@ -305,7 +322,12 @@ impl ControlLoop {
                 "change it with `lb apply FILE` or `lb backend`",
             ));
         };
-        let config = config::load(path).map_err(|error| {
+        let file = path.clone();
+        // Probes go on meanwhile.
+        let loaded = tokio::task::spawn_blocking(move || config::load(&file)).await;
+        let loaded = loaded.context("the file was not read");
+        let config = loaded.map_err(|error| failed(ErrorKind::Internal, &error))?;
+        let config = config.map_err(|error| {
             let message =
                 format!("{} does not load; what runs stays as it is\n{error}", path.display());
             Error::new(ErrorKind::Invalid, message, "mend the file and reload again")
@@ -313,7 +335,9 @@ impl ControlLoop {
         let mut state = self.state.clone();
         let node = self.node.config.node.clone();
         let node_changed = config.node != node;
-        state.take_file(&config, Config { node, ..config.clone() });
+        state
+            .take_file(&config, Config { node, ..config.clone() })
+            .map_err(|error| failed(ErrorKind::Internal, &error))?;
         let mut changed = self.commit(state, actor).await?;
         if node_changed {
             let warning = "[node] changed in the file; that takes a restart of `lb run`";
@@ -560,6 +584,7 @@ impl ControlLoop {
         let mut changed = Changed { changes, ..self.unchanged() };
         changed.warnings = config::warnings(&self.state.config);
         self.save(&mut changed);
+        give_back_memory();
         Ok(changed)
     }
 
@@ -612,28 +637,35 @@ impl ControlLoop {
     }
 
     fn begin_sweep(&mut self) {
+        let preparing = Instant::now();
         let maps = self.node.arena.maps.clone();
         let services = self.node.to_sweep();
         let idle = self.node.idle_by_row();
+        let prepared = preparing.elapsed();
         self.sweep = Some(tokio::task::spawn_blocking(move || {
             let began = Instant::now();
             // Every packet that decided by older words has recorded what it will, or opened the NAT
             // connection that it will.
             grace::wait();
+            let reading = Instant::now();
             let flows = services.map(|services| sweep::flows(&maps, &services)).transpose()?;
             let nat = sweep::nat(&maps, &idle, config::model::Service::IDLE)?;
-            Ok(Swept { began, flows, nat })
+            Ok(Swept { began, prepared, read: reading.elapsed(), flows, nat })
         }));
     }
 
     fn on_swept(&mut self, swept: Result<Result<Swept>>) -> Result<()> {
-        self.sweep_at = Instant::now() + SWEEP;
+        let applying = Instant::now();
+        self.sweep_at = applying + SWEEP;
         let swept = swept??;
         self.sweep_at = Instant::now() + SWEEP.max(swept.began.elapsed() * SWEEP_SHARE);
         if let Some(flows) = swept.flows {
             self.node.swept(flows, swept.began)?;
         }
-        self.node.nat_swept(swept.nat, swept.began)
+        self.node.nat_swept(swept.nat, swept.began)?;
+        let looped = swept.prepared + applying.elapsed();
+        tracing::trace!(loop_us = looped.as_micros(), read_us = swept.read.as_micros(), "swept");
+        Ok(())
     }
 }
 

@@ -117,7 +117,7 @@ async fn serve(options: RunOptions) -> Result<()> {
     result
 }
 
-/// Reading a large configuration takes several times the memory that is needed from here on.
+/// Taking a large configuration takes more memory than is needed from there on.
 fn give_back_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: returns free memory of the allocator to the system; nothing in use moves.
@@ -144,7 +144,7 @@ async fn first_hops(node: &mut Node, hops: &mut mpsc::Receiver<NextHopEvent>) ->
 fn resume(state: Option<State>, wanted: Config) -> Result<State> {
     let Some(mut state) = state else { return State::new(wanted) };
     let before = state.config.clone();
-    if state.take_file(&wanted, wanted.clone()) {
+    if state.take_file(&wanted, wanted.clone())? {
         for change in config::diff(&before, &wanted) {
             tracing::warn!(%change, "the configuration changed since the last run, and wins");
         }

@@ -21,7 +21,7 @@ const NAMES: [(u32, &str); 6] = [
 /// [`FEATURE_FILTERS`].
 #[must_use]
 pub fn needed(config: &Config) -> u32 {
-    config.services.iter().map(of_service).fold(0, std::ops::BitOr::bitor)
+    config.services.iter().map(|service| of_service(service)).fold(0, std::ops::BitOr::bitor)
 }
 
 fn of_service(service: &Service) -> u32 {

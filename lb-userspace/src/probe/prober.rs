@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Asked, Configs, Target, random};
-use crate::config::model::Health;
+use crate::config::model::{Health, Probe};
 use crate::control::health::{
     HealthMachine, HealthSnapshot, HealthState, Policy, ProbeResult, Transition,
 };
@@ -100,10 +100,12 @@ impl Prober {
 
     /// Changes what is probed and how. Health is kept where the target is the same.
     ///
-    /// An unknown key is started from unknown.
+    /// An unknown key is started from unknown, if there is something to probe.
     pub fn update(&mut self, key: Key, target: Target, health: Health) {
         let Some(task) = self.tasks.get(&key) else {
-            self.spawn(key, target, health, HealthState::Unknown);
+            if health.probe != Probe::None {
+                self.spawn(key, target, health, HealthState::Unknown);
+            }
             return;
         };
         task.plan.send_if_modified(|plan| {

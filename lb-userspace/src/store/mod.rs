@@ -9,22 +9,24 @@
 //! that was edited since wins, and what the CLI changed before is given up, with a warning.
 //! Drains and blocks are the operator's and outlast both.
 
+mod digest;
 mod health;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, to_toml};
+use crate::config::Config;
 use crate::control::backend::Drain;
 use crate::control::blocks::Blocks;
 use crate::control::freezes::Freezes;
 use crate::control::node::Drains;
 
+use digest::Digest;
 pub use health::{Down, HealthFile};
 
 /// Raised when the file's shape changes.
@@ -40,8 +42,8 @@ pub struct State {
     /// The configuration in force.
     pub config: Config,
     /// Whole configurations taken since the last edit of the file: the file's own, and the one
-    /// that `lb apply` brought last. Canonical text.
-    taken: Vec<String>,
+    /// that `lb apply` brought last.
+    taken: Vec<Digest>,
     drains: Vec<StoredDrain>,
     /// Who is kept out of every service.
     #[serde(default)]
@@ -84,9 +86,11 @@ impl Store {
             let directory = self.path.parent().unwrap_or(Path::new("."));
             // Readable by root alone: it holds the hash's secret.
             let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            let mut text = serde_json::to_vec_pretty(state)?;
-            text.push(b'\n');
-            file.write_all(&text)?;
+            let mut text = BufWriter::with_capacity(1 << 16, file.as_file_mut());
+            serde_json::to_writer(&mut text, state)?;
+            text.write_all(b"\n")?;
+            text.flush()?;
+            drop(text);
             file.as_file().sync_all()?;
             file.persist(&self.path)?;
             File::open(directory)?.sync_all()?;
@@ -127,7 +131,7 @@ impl State {
         if filled != 8 {
             bail!("the kernel gave no random numbers for the hash's secret");
         }
-        let taken = vec![to_toml(&config)];
+        let taken = vec![Digest::of(&config)?];
         let seed = format!("{:016x}", u64::from_ne_bytes(seed));
         Ok(Self {
             version: VERSION,
@@ -143,27 +147,28 @@ impl State {
 
     /// Takes a whole configuration, read from the file at start or reload: `file` as it was read,
     /// `config` as it can be in force. Whether it was new, and so is now in force.
-    pub fn take_file(&mut self, file: &Config, config: Config) -> bool {
-        let text = to_toml(file);
-        let known = self.taken.contains(&text);
-        if self.taken.first() != Some(&text) {
+    pub fn take_file(&mut self, file: &Config, config: Config) -> Result<bool> {
+        let digest = Digest::of(file)?;
+        let known = self.taken.contains(&digest);
+        if self.taken.first() != Some(&digest) {
             // From here on this is what the file says; said before and applied since, or new.
-            self.taken = vec![text];
+            self.taken = vec![digest];
         }
         if !known {
             self.change(config);
         }
-        !known
+        Ok(!known)
     }
 
     /// Takes a whole configuration that `lb apply` brought.
-    pub fn take_applied(&mut self, config: &Config) {
-        let text = to_toml(config);
+    pub fn take_applied(&mut self, config: Config) -> Result<()> {
+        let digest = Digest::of(&config)?;
         self.taken.truncate(1);
-        if !self.taken.contains(&text) {
-            self.taken.push(text);
+        if !self.taken.contains(&digest) {
+            self.taken.push(digest);
         }
-        self.change(config.clone());
+        self.change(config);
+        Ok(())
     }
 
     /// Takes a change the CLI made. A revision is counted if it is one.
@@ -240,7 +245,7 @@ fn lock(directory: &Path) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::parse;
+    use crate::config::{parse, to_toml};
 
     fn config(weight: u16) -> Config {
         let source = format!(
@@ -273,22 +278,25 @@ backends = [{{ name = "web-01", address = "10.0.0.11", weight = {weight} }}]
         state.change(config(5));
         assert_eq!(state.revision, 2);
         assert!(
-            !state.take_file(&config(1), config(1)),
+            !state.take_file(&config(1), config(1)).unwrap(),
             "the file is as it was: the CLI's change stays"
         );
         assert_eq!(state.config, config(5));
-        state.take_applied(&config(7));
+        state.take_applied(config(7)).unwrap();
         assert!(
-            !state.take_file(&config(1), config(1)),
+            !state.take_file(&config(1), config(1)).unwrap(),
             "nor does it undo an applied configuration"
         );
-        assert!(!state.take_file(&config(7), config(7)), "which may have become the file");
-        assert!(state.take_file(&config(9), config(9)), "but an edited file wins");
+        assert!(!state.take_file(&config(7), config(7)).unwrap(), "which may have become the file");
+        assert!(state.take_file(&config(9), config(9)).unwrap(), "but an edited file wins");
         assert_eq!((state.revision, &state.config), (4, &config(9)));
-        assert!(state.take_file(&config(1), config(1)), "also when edited back");
-        state.take_applied(&config(2));
-        assert!(!state.take_file(&config(2), config(2)), "the file became what was applied");
-        assert!(state.take_file(&config(1), config(1)), "and was edited back since");
+        assert!(state.take_file(&config(1), config(1)).unwrap(), "also when edited back");
+        state.take_applied(config(2)).unwrap();
+        assert!(
+            !state.take_file(&config(2), config(2)).unwrap(),
+            "the file became what was applied"
+        );
+        assert!(state.take_file(&config(1), config(1)).unwrap(), "and was edited back since");
     }
 
     #[test]
@@ -309,6 +317,22 @@ backends = [{{ name = "web-01", address = "10.0.0.11", weight = {weight} }}]
         assert_eq!(read.drains().len(), 1);
         assert!(read.set_drain("web", "web-01", None));
         assert!(read.drains().is_empty());
+    }
+
+    /// Version 0.1.0 kept the text of what was taken.
+    #[test]
+    fn a_state_of_version_0_1_0_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::new(config(1)).unwrap();
+        let mut json = serde_json::to_value(&state).unwrap();
+        json["taken"] = serde_json::json!([to_toml(&config(1)), to_toml(&config(7))]);
+        let text = serde_json::to_vec_pretty(&json).unwrap();
+        fs::write(directory.path().join("state.json"), text).unwrap();
+        let (_, read) = Store::open(directory.path()).unwrap();
+        let mut read = read.unwrap();
+        assert!(!read.take_file(&config(1), config(1)).unwrap(), "the file is as it was");
+        assert!(!read.take_file(&config(7), config(7)).unwrap(), "or as was applied");
+        assert!(read.take_file(&config(9), config(9)).unwrap(), "an edited one wins");
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Scene {
         let loaded = load(&node, 1, 1500, false, FEATURES_ALL).expect("the program loads");
         let (prober, results) = Prober::new();
         let (resolver, hops) = Resolver::start(node.interfaces.clone()).expect("netlink");
-        let services = (0..services).map(|number| service(number, backends)).collect();
+        let services = (0..services).map(|number| service(number, backends).into()).collect();
         let config = Config { node: node.clone(), alerts: Vec::new(), services };
         let mut node = Node::new(loaded.maps.clone(), node, prober, resolver);
         node.apply(&config, &Drains::new(), true).expect("the configuration fits");
@@ -181,7 +181,7 @@ fn service(number: usize, backends: usize) -> Service {
     let backends = (0..backends)
         .map(|at| {
             let address = [10, 1, (at / 250) as u8, (at % 250) as u8 + 1];
-            Backend::new(format!("web-{at:03}"), address.into())
+            Backend::new(format!("web-{at:03}"), address.into()).into()
         })
         .collect();
     Service {

@@ -129,7 +129,26 @@ const ORDER: [(&str, &[&str]); 6] = [
             "fall",
         ],
     ),
-    ("scale", &["case", "services", "backends", "servers", "health"]),
+    (
+        "scale",
+        &[
+            "case",
+            "services",
+            "backends",
+            "health",
+            "probes",
+            "interval_ms",
+            "start_ms",
+            "start_cpu_ms",
+            "own_mib",
+            "maps_mib",
+            "all_mib",
+            "apply_nothing_ms",
+            "sweep_loop_us",
+            "sweep_read_us",
+            "settle_loop_us",
+        ],
+    ),
 ];
 
 pub(super) fn kind(name: &str, value: &Value) -> Kind {

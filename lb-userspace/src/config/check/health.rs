@@ -53,8 +53,8 @@ fn source(s: usize, service: &Service, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(place, format!("probes can't come from {source}"), hint));
         return;
     }
-    let other = |backend: &&Backend| backend.address.is_ipv4() != source.is_ipv4();
-    if let Some(backend) = service.backends.iter().find(other) {
+    let is_other = |backend: &Backend| backend.address.is_ipv4() != source.is_ipv4();
+    if let Some(backend) = service.backends.iter().find(|backend| is_other(backend)) {
         let message = format!("{source} can't reach {} at {}", backend.name, backend.address);
         let hint = "write a source of the same family, or leave it out for the route's own";
         problems.push(Problem::new(place, message, hint));

@@ -126,7 +126,7 @@ mod tests {
             let service = Service { listen: of, ..Service::new("web", Mode::Dsr) };
             let mut problems = Vec::new();
             let (node, alerts) = (Node::default(), Vec::new());
-            check(&Config { node, alerts, services: vec![service] }, &mut problems);
+            check(&Config { node, alerts, services: vec![service.into()] }, &mut problems);
             prop_assert_eq!(!problems.is_empty(), expect, "{:?}", problems);
         }
     }

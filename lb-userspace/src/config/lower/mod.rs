@@ -15,14 +15,15 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
 
 use crate::config::malformed::Malformed;
-use crate::config::model::{Config, Prefix};
+use crate::config::model::{Alert, Config, Node, Prefix, Service};
 use crate::config::place::{Finding, Gaps, Place, Spans};
-use crate::config::raw::RawConfig;
+use crate::config::raw::{RawAlert, RawConfig, RawService};
 use crate::config::suggest::{closest, one_of};
 use crate::config::value::parse_duration;
 
@@ -43,22 +44,45 @@ struct Lowering {
 pub(crate) fn lower(raw: RawConfig) -> Lowered {
     let mut lowering = Lowering::default();
     let node = lowering.node(raw.node);
-    let mut alerts = Vec::new();
-    for alert in raw.alert {
-        // One without a target was reported; the next takes its place.
-        alerts.extend(lowering.alert(alerts.len(), alert));
-    }
-    let services = raw
-        .service
-        .into_iter()
-        .enumerate()
-        .map(|(s, service)| lowering.service(s, service))
-        .collect();
+    let alerts = lowering.alerts(raw.alert.unwrap_or_default());
+    let services = lowering.services(raw.service.unwrap_or_default());
     let Lowering { spans, gaps, findings } = lowering;
     Lowered { config: Config { node, alerts, services }, spans, gaps, findings }
 }
 
+/// What a part of a file says; `None` of a key that is not in it.
+#[derive(Default)]
+pub(crate) struct Part {
+    pub(crate) node: Option<Node>,
+    pub(crate) alerts: Option<Vec<Alert>>,
+    pub(crate) services: Option<Vec<Arc<Service>>>,
+}
+
+/// A part of a file; `None` if a value cannot be read. Where each is, which takes more memory than
+/// what it says, is not noted.
+pub(crate) fn lower_sound(raw: RawConfig) -> Option<Part> {
+    let mut lowering = Lowering { spans: Spans::none(), ..Lowering::default() };
+    let node = raw.node.map(|node| lowering.node(Some(node)));
+    let alerts = raw.alert.map(|alerts| lowering.alerts(alerts));
+    let services = raw.service.map(|services| lowering.services(services));
+    lowering.findings.is_empty().then_some(Part { node, alerts, services })
+}
+
 impl Lowering {
+    fn alerts(&mut self, raw: Vec<Spanned<RawAlert>>) -> Vec<Alert> {
+        let mut alerts = Vec::new();
+        for alert in raw {
+            // One without a target was reported; the next takes its place.
+            alerts.extend(self.alert(alerts.len(), alert));
+        }
+        alerts
+    }
+
+    fn services(&mut self, raw: Vec<Spanned<RawService>>) -> Vec<Arc<Service>> {
+        let services = raw.into_iter().enumerate();
+        services.map(|(s, service)| Arc::new(self.service(s, service))).collect()
+    }
+
     fn duration(
         &mut self,
         place: Place,

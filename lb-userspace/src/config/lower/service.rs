@@ -1,6 +1,7 @@
 //! A `[[service]]`: where it listens, how it forwards, whom it lets in.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -161,13 +162,13 @@ impl Lowering {
         &mut self,
         s: usize,
         raw: Option<Spanned<Vec<Spanned<RawBackend>>>>,
-    ) -> Vec<Backend> {
+    ) -> Vec<Arc<Backend>> {
         let mut backends = Vec::new();
         let Some(list) = raw else { return backends };
         let place = Place::ServiceKey(s, "backends");
         for backend in self.open(place, list) {
             match self.backend(s, backends.len(), backend) {
-                Some(backend) => backends.push(backend),
+                Some(backend) => backends.push(Arc::new(backend)),
                 None => {
                     self.gaps.insert(place);
                     // The next one takes its place, with a server id or without.

@@ -7,7 +7,7 @@ use crate::config::model::{
 
 fn health(line: &str) -> Health {
     let source = format!("{HEAD}{WEB}health = {{ {line} }}\n{ONE}");
-    parse(&source, "lb.toml").unwrap_or_else(|error| panic!("{error}")).services.remove(0).health
+    parse(&source, "lb.toml").unwrap_or_else(|error| panic!("{error}")).services[0].health.clone()
 }
 
 fn refused(line: &str, expect: &str) {

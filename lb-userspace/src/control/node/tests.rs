@@ -7,6 +7,7 @@ mod governed;
 mod widen;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use lb_common::abi::{ADDRESS_NAT, FEATURES_ALL, FlowEntry, FlowKey, IFINDEX_LOCAL, Word};
@@ -54,7 +55,7 @@ impl World {
 
     fn try_apply(&mut self, services: &[model::Service], first: bool) -> Result<()> {
         let node = self.node.config.node.clone();
-        let config = Config { node, alerts: Vec::new(), services: services.to_vec() };
+        let config = Config { node, alerts: Vec::new(), services: shared(services) };
         self.node.apply(&config, &Drains::new(), first)
     }
 
@@ -69,7 +70,8 @@ impl World {
         let mut snapshot = HealthSnapshot::initial(state, now);
         if !up {
             let failure = Failure::new(FailureKind::Refused, "refused");
-            snapshot.last_failure = Some(LastFailure { failure, at: now, latency: Duration::ZERO });
+            let last = LastFailure { failure, at: now, latency: Duration::ZERO };
+            snapshot.last_failure = Some(last.into());
         }
         let key = self.node.services[s].backends[b].probe;
         let event =
@@ -137,13 +139,17 @@ fn backends(prefix: &str, numbers: std::ops::Range<u32>) -> Vec<model::Backend> 
     numbers.map(one).collect()
 }
 
+fn shared<T: Clone>(values: &[T]) -> Vec<Arc<T>> {
+    values.iter().cloned().map(Arc::new).collect()
+}
+
 fn web(mode: Mode, probe: Probe, backends: Vec<model::Backend>) -> model::Service {
     model::Service {
         listen: vec!["192.0.2.10:80/tcp".parse().unwrap()],
         health: Health::new(probe),
         // What is tested here is what becomes of traffic; the governor has tests of its own.
         failover: Failover { max_removed: ALL, max_removed_in_window: ALL, ..Failover::default() },
-        backends,
+        backends: backends.into_iter().map(Arc::new).collect(),
         ..model::Service::new("web", mode)
     }
 }
@@ -228,7 +234,7 @@ fn what_does_not_fit_is_refused_before_anything_changes() {
             let error = format!("{:#}", world.try_apply(&new, false).unwrap_err());
             assert!(error.contains(remedy), "{error}");
             assert_eq!(world.rows(SYN), before);
-            assert_eq!(world.node.config.services, old);
+            assert_eq!(world.node.config.services, shared(&old));
             world.apply(&old);
             assert_eq!(world.rows(SYN), before);
         });

@@ -134,7 +134,8 @@ impl Daemon {
             let new = service.backends.iter().map(|b| self.new_backend(service.mode, b, None, 0));
             let new = new.map(|new| NewBackend { wait_for_health: false, ..new }).collect();
             let now = self.at(0);
-            let mut running = Running::new(&mut self.arena, service.clone(), new, now).unwrap();
+            let mut running =
+                Running::new(&mut self.arena, Arc::new(service.clone()), new, now).unwrap();
             running.listen(&mut self.arena).unwrap();
             // Else nothing would be known that takes a drained one back.
             for backend in &mut running.backends {
@@ -166,7 +167,7 @@ impl Daemon {
     fn new_backend(
         &mut self,
         mode: Mode,
-        config: &model::Backend,
+        config: &Arc<model::Backend>,
         before: Option<&Backend>,
         now: u64,
     ) -> NewBackend {
@@ -188,7 +189,7 @@ impl Daemon {
         self.servers.set_hop(config.address, Ok(NextHop::Remote(hop))).unwrap();
         let unknown = HealthSnapshot::initial(HealthState::Unknown, self.at(now));
         NewBackend {
-            config: config.clone(),
+            config: Arc::clone(config),
             probe: 0,
             server,
             drain: before.and_then(|b| b.drain.clone()),
@@ -216,7 +217,8 @@ impl Daemon {
             .collect();
         let instant = self.at(now);
         self.mark_addresses();
-        let (_, discarded) = running.change(&mut self.arena, wanted, new, instant).unwrap();
+        let (_, discarded) =
+            running.change(&mut self.arena, &Arc::new(wanted.clone()), new, instant).unwrap();
         self.discarded.extend(discarded);
         self.services.insert(at, running);
         self.server_ids.sync(&self.services).unwrap();
@@ -236,8 +238,8 @@ impl Daemon {
                 _ => FailureKind::Refused,
             };
             let failure = Failure::new(kind, "simulated");
-            snapshot.last_failure =
-                Some(LastFailure { failure, at: instant, latency: Duration::ZERO });
+            let last = LastFailure { failure, at: instant, latency: Duration::ZERO };
+            snapshot.last_failure = Some(last.into());
         }
         running.backends[b].health = snapshot;
         running.steer(&mut self.arena, b, instant).unwrap();
@@ -255,7 +257,7 @@ impl Daemon {
             until_ms: None,
             maintenance: false,
         };
-        running.backends[b].drain = is_drained.then_some(drain);
+        running.backends[b].drain = is_drained.then_some(drain.into());
         running.steer(&mut self.arena, b, instant).unwrap();
         self.begin_grace(now);
     }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::abi::Table;
@@ -125,7 +126,7 @@ impl Site {
         self.next_number += 1;
         let mut backend = model::Backend::new(&name, wire::address(number).into());
         backend.server_id = self.server_id(number);
-        self.service.backends.push(backend);
+        self.service.backends.push(backend.into());
         self.backends.push(Backend { name, number, drained: false, health });
         number
     }
@@ -339,7 +340,7 @@ impl<const BROKEN: usize> World<BROKEN> {
     fn weight(&mut self, at: usize, name: &str, weight: u16) {
         let backends = &mut self.sites[at].service.backends;
         let Some(backend) = backends.iter_mut().find(|b| b.name == name) else { return };
-        backend.weight = weight;
+        Arc::make_mut(backend).weight = weight;
         self.count("weight");
         self.apply(at);
     }
@@ -374,6 +375,7 @@ impl<const BROKEN: usize> World<BROKEN> {
         let name = backend.name.clone();
         let server_id = site.server_id(number);
         if let Some(wanted) = site.service.backends.iter_mut().find(|b| b.name == name) {
+            let wanted = Arc::make_mut(wanted);
             wanted.address = wire::address(number).into();
             wanted.server_id = server_id;
         }

@@ -44,7 +44,7 @@ fn read_health(health: &str) -> Health {
          backends = [{{ name = \"a\", address = \"10.0.0.11\" }}]\n"
     );
     let config = crate::config::parse(&source, "lb.toml");
-    config.unwrap_or_else(|error| panic!("{error}")).services.remove(0).health
+    config.unwrap_or_else(|error| panic!("{error}")).services[0].health.clone()
 }
 
 /// What a result says: the failure's text, or `ok`.

@@ -25,7 +25,8 @@ impl World {
         let mut snapshot = HealthSnapshot::initial(HealthState::Down, now);
         snapshot.failing_since = Some(now);
         let failure = Failure::new(kind, "test");
-        snapshot.last_failure = Some(LastFailure { failure, at: now, latency: Duration::ZERO });
+        let last = LastFailure { failure, at: now, latency: Duration::ZERO };
+        snapshot.last_failure = Some(last.into());
         let key = self.node.services[s].backends[b].probe;
         let event =
             ProbeEvent { key, result: None, transition: None, snapshot, started: now, at: now };
@@ -95,7 +96,7 @@ fn nothing_answers_and_the_floor_stays() {
 fn a_backup_stands_in_and_goes_back() {
     on_a_runtime(|| {
         let mut world = world(3, |service| {
-            service.backends[2].backup = true;
+            Arc::make_mut(&mut service.backends[2]).backup = true;
             service.failover.backup_return = Duration::from_secs(1);
         });
         assert_eq!(world.phases(), [Phase::Serving, Phase::Serving, Phase::Drained]);
