@@ -13,7 +13,7 @@ use std::thread;
 
 use super::lower::lower_sound;
 use super::model::{Config, Node, Service};
-use super::raw;
+use super::raw::{self, RawConfig};
 
 /// What begins a piece, at the start of a line. Within a string or an array of several lines it
 /// does not, but then the piece before has no end and is no document.
@@ -26,11 +26,12 @@ const SHARE: usize = 1 << 20;
 pub(super) fn read(source: &str) -> Option<Config> {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let pieces: Vec<&str> = pieces(source).collect();
-    let head = Part::of(pieces.get(..1)?)?;
-    // Services that no header tells are the whole file's matter.
-    if !source.starts_with(HEADER.trim_start()) && !head.services.is_empty() {
+    let head = raw::read(pieces.first()?).ok()?;
+    // Services that no header tells are the whole file's matter, even if there are none.
+    if !source.starts_with(HEADER.trim_start()) && head.service.is_some() {
         return None;
     }
+    let head = Part::lowered(head)?;
     let rest = pieces.get(1..)?;
     let threads = processors.min(source.len().div_ceil(SHARE));
     let (ours, others) = rest.split_at(rest.len().div_ceil(threads.max(1)));
@@ -54,10 +55,13 @@ struct Part {
 
 impl Part {
     fn of(pieces: &[&str]) -> Option<Self> {
-        pieces.iter().try_fold(Self::default(), |part, piece| {
-            let (node, services) = lower_sound(raw::read(piece).ok()?)?;
-            part.and(Self { node, services })
-        })
+        let read = |piece| Self::lowered(raw::read(piece).ok()?);
+        pieces.iter().try_fold(Self::default(), |part, piece| part.and(read(piece)?))
+    }
+
+    fn lowered(raw: RawConfig) -> Option<Self> {
+        let (node, services) = lower_sound(raw)?;
+        Some(Self { node, services })
     }
 
     /// `None` if both have a [node]: whether they may is the whole file's matter.
@@ -76,4 +80,66 @@ fn pieces(source: &str) -> impl Iterator<Item = &str> {
     let starts = source.match_indices(HEADER).map(|(at, _)| at + 1);
     let ends = starts.clone().chain([source.len()]);
     std::iter::once(0).chain(starts).zip(ends).filter_map(|(start, end)| source.get(start..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{lower, parse};
+
+    const NODE: &str = "[node]\ninterfaces = [\"eth0\"]\n";
+
+    fn service(number: usize) -> String {
+        format!(
+            "[[service]]\nname = \"s{number}\"\nmode = \"nat\"\nlisten = [\"192.0.2.1:{}/tcp\"]\n\
+             backends = [{{ name = \"a\", address = \"10.0.0.1\" }}] # {}\n",
+            number + 1,
+            "-".repeat(200)
+        )
+    }
+
+    #[test]
+    fn a_file_shared_among_threads_is_what_it_is_as_a_whole() {
+        let services: String = (0..6_000).map(service).collect();
+        let source = format!("{NODE}{services}");
+        assert!(source.len() > SHARE, "worth a second thread");
+        let config = read(&source).unwrap();
+        assert_eq!(config.services.len(), 6_000);
+        assert_eq!(config, lower::lower(raw::read(&source).unwrap()).config);
+        // What is wrong in another thread's share is found in the whole file.
+        let wrong = source.replace("192.0.2.1:5999/tcp", "192.0.2.1:5999/sctp");
+        assert!(read(&wrong).is_none());
+        let told = parse(&wrong, "lb.toml").unwrap_err();
+        assert!(told.items().iter().any(|item| item.line == 2 + 5 * 5_998 + 4), "{told}");
+    }
+
+    #[test]
+    fn what_may_not_be_the_same_is_left_to_the_whole_file() {
+        let one = service(0);
+        let sound = [
+            format!("{NODE}{one}"),
+            format!("{one}{NODE}"),
+            format!("# no node\n{one}{}", service(1)),
+            format!("{NODE}{one}[service.health]\nnone = true\n{}", service(1)),
+            format!("{NODE}{one}  {}", service(1)),
+            NODE.to_owned(),
+            String::new(),
+        ];
+        for source in sound {
+            let whole = lower::lower(raw::read(&source).unwrap()).config;
+            assert_eq!(read(&source), Some(whole), "{source}");
+        }
+        let doubtful = [
+            format!("{NODE}{one}{NODE}"),
+            format!("{NODE}{one}[node.limits]\nbackends = 16\n"),
+            format!("service = []\n{one}"),
+            format!("{NODE}  {one}"),
+            format!("{NODE}\"\"\"\n{one}\"\"\"\n"),
+            format!("{NODE}{one}x = '''\n{one}'''\n"),
+            format!("{NODE}{one}x = [\n{one}]\n"),
+        ];
+        for source in doubtful {
+            assert_eq!(read(&source), None, "{source}");
+        }
+    }
 }

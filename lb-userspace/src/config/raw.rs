@@ -14,8 +14,7 @@ use super::suggest::{closest, one_of};
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(crate) struct RawConfig {
     pub(crate) node: Option<Spanned<RawNode>>,
-    #[serde(default)]
-    pub(crate) service: Vec<Spanned<RawService>>,
+    pub(crate) service: Option<Vec<Spanned<RawService>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -56,8 +56,8 @@ pub(crate) fn lower_sound(raw: RawConfig) -> Option<(Option<Node>, Vec<Arc<Servi
 }
 
 impl Lowering {
-    fn services(&mut self, raw: Vec<Spanned<RawService>>) -> Vec<Arc<Service>> {
-        let services = raw.into_iter().enumerate();
+    fn services(&mut self, raw: Option<Vec<Spanned<RawService>>>) -> Vec<Arc<Service>> {
+        let services = raw.unwrap_or_default().into_iter().enumerate();
         services.map(|(s, service)| Arc::new(self.service(s, service))).collect()
     }
 
