@@ -26,7 +26,7 @@ pub(super) fn read(source: &str) -> Option<Config> {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let pieces: Vec<&str> = pieces(source).collect();
     let head = Part::of(pieces.get(..1)?)?;
-    // Services that no header tells are the whole file's matter.
+    // Services that no header tells are the whole file's matter, even if there are none.
     if !source.starts_with(HEADER.trim_start()) && head.services.is_some() {
         return None;
     }
@@ -87,36 +87,84 @@ fn pieces(source: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::read_whole;
+    use crate::config::{lower, parse};
+
+    const NODE: &str = "[node]\ninterfaces = [\"eth0\"]\n";
+
+    fn service(number: usize) -> String {
+        format!(
+            "[[service]]\nname = \"s{number}\"\nmode = \"nat\"\nlisten = [\"192.0.2.1:{}/tcp\"]\n\
+             backends = [{{ name = \"a\", address = \"10.0.0.1\" }}] # {}\n",
+            number + 1,
+            "-".repeat(200)
+        )
+    }
 
     #[test]
-    fn what_belongs_to_the_whole_file_is_read_wherever_it_is_or_not_at_all() {
-        let service = |s: u8| {
-            format!(
-                "[[service]]\nname = \"s{s}\"\nmode = \"nat\"\nlisten = [\"192.0.2.{s}:80/tcp\"]\n\
-                 backends = [{{ name = \"b\", address = \"10.0.0.{s}\" }}]\n"
-            )
-        };
+    fn a_file_shared_among_threads_is_what_it_is_as_a_whole() {
+        let services: String = (0..6_000).map(service).collect();
+        let source = format!("{NODE}{services}");
+        assert!(source.len() > SHARE, "worth a second thread");
+        let config = read(&source).unwrap();
+        assert_eq!(config.services.len(), 6_000);
+        assert_eq!(config, lower::lower(raw::read(&source).unwrap()).config);
+        // What is wrong in another thread's share is found in the whole file.
+        let wrong = source.replace("192.0.2.1:5999/tcp", "192.0.2.1:5999/sctp");
+        assert!(read(&wrong).is_none());
+        let told = parse(&wrong, "lb.toml").unwrap_err();
+        assert!(told.items().iter().any(|item| item.line == 2 + 5 * 5_998 + 4), "{told}");
+    }
+
+    #[test]
+    fn what_may_not_be_the_same_is_left_to_the_whole_file() {
+        let one = service(0);
+        let sound = [
+            format!("{NODE}{one}"),
+            format!("{one}{NODE}"),
+            format!("# no node\n{one}{}", service(1)),
+            format!("{NODE}{one}[service.health]\nnone = true\n{}", service(1)),
+            format!("{NODE}{one}  {}", service(1)),
+            NODE.to_owned(),
+            String::new(),
+        ];
+        for source in sound {
+            let whole = lower::lower(raw::read(&source).unwrap()).config;
+            assert_eq!(read(&source), Some(whole), "{source}");
+        }
+        let doubtful = [
+            format!("{NODE}{one}{NODE}"),
+            format!("{NODE}{one}[node.limits]\nbackends = 16\n"),
+            format!("service = []\n{one}"),
+            format!("{NODE}  {one}"),
+            format!("{NODE}\"\"\"\n{one}\"\"\"\n"),
+            format!("{NODE}{one}x = '''\n{one}'''\n"),
+            format!("{NODE}{one}x = [\n{one}]\n"),
+        ];
+        for source in doubtful {
+            assert_eq!(read(&source), None, "{source}");
+        }
+    }
+
+    #[test]
+    fn alerts_are_read_wherever_they_are_together() {
         let alert = |name: &str| format!("[[alert]]\nexec = [\"/bin/{name}\"]\n");
-        let two = service(1) + &service(2);
-        let node = "[node]\ninterfaces = [\"eth0\"]\n";
-        for (source, alerts) in [
-            (format!("{node}{}{}{two}", alert("a"), alert("b")), 2),
-            (format!("{node}{}{}{}", service(1), alert("a"), service(2)), 1),
-            (format!("{two}{node}{}{}", alert("a"), alert("b")), 2),
-            (format!("{node}{two}"), 0),
-        ] {
-            let config = read(&source).expect("nothing is wrong with it");
-            assert_eq!(config.alerts.len(), alerts, "{source}");
-            assert_eq!(read_whole(&source, "lb.toml").unwrap(), config, "{source}");
+        let ([one, two], [a, b]) = ([service(0), service(1)], [alert("a"), alert("b")]);
+        let sound = [
+            (format!("{NODE}{a}{b}{one}{two}"), 2),
+            (format!("{NODE}{one}{a}{two}"), 1),
+            (format!("{one}{two}{a}{b}{NODE}"), 2),
+        ];
+        for (source, alerts) in sound {
+            let whole = lower::lower(raw::read(&source).unwrap()).config;
+            assert_eq!(whole.alerts.len(), alerts, "{source}");
+            assert_eq!(read(&source), Some(whole), "{source}");
         }
-        for source in [
-            format!("{node}{}{two}{}", alert("a"), alert("b")),
-            format!("alert = []\n{node}{two}{}", alert("a")),
-            format!("service = []\n{node}{two}"),
-            format!("{node}{two}{node}"),
-        ] {
-            assert!(read(&source).is_none(), "{source}");
-        }
+        // Here and there they are read as a whole, if they are not an error.
+        let apart = format!("{NODE}{a}{one}{b}");
+        assert_eq!(read(&apart), None);
+        assert_eq!(parse(&apart, "lb.toml").unwrap().alerts.len(), 2);
+        let wrong = format!("alert = []\n{NODE}{one}{a}");
+        assert_eq!(read(&wrong), None);
+        assert!(parse(&wrong, "lb.toml").is_err());
     }
 }
