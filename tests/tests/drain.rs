@@ -167,7 +167,8 @@ fn where_all_are_drained_they_serve_on_and_status_says_so() {
     sleep(Duration::from_millis(800));
     let mut warnings = Value::Null;
     for name in ["web/web-01", "web/web-02", "web/web-03", "web/web-04"] {
-        warnings = balancer.json(&["backend", "drain", name, "--force"]).unwrap()["warnings"].clone();
+        warnings =
+            balancer.json(&["backend", "drain", name, "--force"]).unwrap()["warnings"].clone();
     }
     let said = warnings[0].as_str().unwrap_or_default();
     assert!(said.contains("no backend left that is ready"), "{warnings}");
