@@ -59,7 +59,7 @@ fn one_of_seven_boots_while_another_is_out() {
     assert_eq!(serving(&balancer), [5, 7]);
     let shown = balancer.cli(&["status"]).unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
-    assert!(shown.contains("5 of 7"), "{shown}");
+    assert!(shown.contains(" 5/7 "), "{shown}");
     sleep(Duration::from_secs(1));
     assert_eq!(serving(&balancer), [5, 7]);
 

@@ -149,7 +149,8 @@ fn holdfast(contender: Contender) -> ServiceConfig {
     ServiceConfig {
         name: contender.name(),
         listen: vec![format!("{}/tcp", contender.target())],
-        // A server that failed a hundred times today is not to be kept out for it.
+        // A server that fails again and again is neither kept out for it, nor kept in.
+        more: "failover = { max_removed_in_window = \"100%\", window = \"1s\" }\n".into(),
         health: format!(
             "http = \"/healthz\", port = {PROBED_PORT}, interval = \"{interval_ms}ms\", \
              fast_interval = \"{fast_interval_ms}ms\", timeout = \"{timeout_ms}ms\", \

@@ -35,8 +35,6 @@ const VICTIM: u8 = 1;
 const FAILURES: [usize; 2] = [12, 2];
 /// What takes longer is not found at all.
 const LIMIT: Duration = Duration::from_secs(6);
-/// How long one looks on after all have found it.
-const AFTERWARDS: Duration = Duration::from_millis(100);
 /// The longest interval of any contender: within it the failure comes anywhere.
 const PHASE: Duration = Duration::from_secs(1);
 
@@ -69,8 +67,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 struct Scene {
     contenders: Vec<Contender>,
-    /// How each sees the server that fails.
-    is_up: Vec<bool>,
+    /// How each sees each server.
+    is_up: Vec<[bool; SERVERS as usize]>,
     /// Of each: how often it took out a server that was well.
     false_alarms: Vec<u32>,
     logs: Logs,
@@ -90,7 +88,8 @@ impl Scene {
         let syns = Syns::watch(&lab, VICTIM, contenders.clone())?;
         let targets = contenders.iter().map(|contender| contender.target()).collect();
         let clients = Clients::start(lab.client(), targets);
-        let (is_up, false_alarms) = (vec![true; contenders.len()], vec![0; contenders.len()]);
+        let is_up = vec![[true; SERVERS as usize]; contenders.len()];
+        let false_alarms = vec![0; contenders.len()];
         Ok(Self { contenders, is_up, false_alarms, logs, clients, syns, _running: running, lab })
     }
 
@@ -101,7 +100,7 @@ impl Scene {
         self.syns.take();
         let failed = fault.cause(&self.lab, VICTIM)?;
         let found = self.wait_until_found(failed)?;
-        self.look_for(AFTERWARDS)?;
+        self.look_for(afterwards(fault))?;
         let healed = Instant::now();
         fault.heal(&self.lab, VICTIM)?;
         // Until every request has ended that began while it had failed.
@@ -144,9 +143,10 @@ impl Scene {
     fn wait_until_well(&mut self, time: Duration) -> Result<()> {
         let began = Instant::now();
         let mut well_since = began;
-        while well_since.elapsed() < time || self.is_up.contains(&false) {
+        while well_since.elapsed() < time || self.is_up.iter().flatten().any(|is_up| !is_up) {
             for said in self.look()? {
-                if !said.is_up {
+                // Others are counted wherever they come.
+                if !said.is_up && said.of == usize::from(VICTIM) {
                     self.false_alarms[said.by] += 1;
                 }
                 well_since = said.at;
@@ -173,15 +173,20 @@ impl Scene {
         let names: Vec<&str> = self.lab.backends().iter().map(|b| b.name.as_str()).collect();
         let mut all = self.logs.look(&self.contenders, &names)?;
         all.retain(|said| {
-            let is_victim = said.of == usize::from(VICTIM);
-            let is_new = !is_victim || self.is_up[said.by] != said.is_up;
-            if is_victim {
-                self.is_up[said.by] = said.is_up;
+            let was_up = std::mem::replace(&mut self.is_up[said.by][said.of], said.is_up);
+            let is_new = was_up != said.is_up;
+            if is_new && !said.is_up && said.of != usize::from(VICTIM) {
+                self.false_alarms[said.by] += 1;
             }
             is_new
         });
         Ok(all)
     }
+}
+
+/// How long one looks on after all have found it: at a server that resumes where it stopped until nobody waits for it.
+fn afterwards(fault: Fault) -> Duration {
+    if fault == Fault::Frozen { PATIENCE } else { Duration::from_millis(100) }
 }
 
 /// From a failure to the last of what followed; nothing, if nothing did.
