@@ -168,9 +168,15 @@ mod tests {
         ];
         let lines: Vec<Line> = values.into_iter().map(|v| Line::try_from(v).unwrap()).collect();
         let drawn = chart(&lines).unwrap();
-        for text in
-            ["dsr 1 flows", "n&lt;t 1 flows", "holdfast", "2.5M", "IPv6", "footprint", "until it is found"]
-        {
+        for text in [
+            "dsr 1 flows",
+            "n&lt;t 1 flows",
+            "holdfast",
+            "2.5M",
+            "IPv6",
+            "footprint",
+            "until it is found",
+        ] {
             assert!(drawn.contains(text), "{text} in {drawn}");
         }
         assert_eq!(drawn.matches("<g ").count(), 5);
