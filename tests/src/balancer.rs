@@ -288,6 +288,11 @@ impl Balancer {
         self.process.log()
     }
 
+    /// Where it logs to.
+    pub fn log_path(&self) -> &Path {
+        self.process.log_path()
+    }
+
     /// SIGTERM: it must detach and end with 0.
     pub fn stop(mut self) -> Result<()> {
         let status = self.process.terminate(Duration::from_secs(10))?;

@@ -103,14 +103,37 @@ impl Figure {
     /// Of values in any order; zeroes of none.
     #[must_use]
     pub fn of(values: &[f64]) -> Self {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            let place = (sorted.len().saturating_sub(1)) as f64 * share;
-            sorted.get(place.round() as usize).copied().unwrap_or_default()
-        };
-        Self { min: at(0.0), p10: at(0.1), median: at(0.5) }
+        let [min, p10, median] = ranked(values, [0.0, 0.1, 0.5]);
+        Self { min, p10, median }
     }
+}
+
+/// How a figure that differs by itself, and not by noise, is spread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    pub min: f64,
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of values in any order; `None` of none.
+    #[must_use]
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let [min, p50, p99, max] = ranked(values, [0.0, 0.5, 0.99, 1.0]);
+        (!values.is_empty()).then_some(Self { min, p50, p99, max })
+    }
+}
+
+/// The values at these shares of the way from the least to the most.
+fn ranked<const N: usize>(values: &[f64], shares: [f64; N]) -> [f64; N] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    shares.map(|share| {
+        let place = (sorted.len().saturating_sub(1)) as f64 * share;
+        sorted.get(place.round() as usize).copied().unwrap_or_default()
+    })
 }
 
 /// Prints a result.
@@ -152,5 +175,9 @@ mod tests {
         assert_eq!(Figure::of(&values), Figure { min: 0.0, p10: 2.0, median: 10.0 });
         assert_eq!(Figure::of(&[7.0]), Figure { min: 7.0, p10: 7.0, median: 7.0 });
         assert_eq!(Figure::of(&[]), Figure { min: 0.0, p10: 0.0, median: 0.0 });
+        let values: Vec<f64> = (0..=200).rev().map(f64::from).collect();
+        let spread = Spread { min: 0.0, p50: 100.0, p99: 198.0, max: 200.0 };
+        assert_eq!(Spread::of(&values), Some(spread));
+        assert_eq!(Spread::of(&[]), None);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     nginx::Nginx,
     registry,
     topology::{Arms, Topology},
-    xdp_pass,
+    xdp,
 };
 
 /// Everything in it ends when it is dropped, unless it was built to be kept.
@@ -198,9 +198,19 @@ impl Lab {
         network::wait_for_link(backend, "eth0", self.switch(), &port)
     }
 
+    /// What comes to the backend is dropped without a word; the link stays up, and neighbours are answered.
+    pub fn drop_silently(&self, index: u8) -> Result<()> {
+        xdp::attach(&self.backend(index.into())?.namespace, "eth0", xdp::SILENCE)
+    }
+
+    /// Ends [`Self::drop_silently`].
+    pub fn drop_nothing(&self, index: u8) -> Result<()> {
+        xdp::detach(&self.backend(index.into())?.namespace, "eth0")
+    }
+
     /// Attaches a foreign XDP program, one that passes everything, to the balancer's eth0.
     pub fn occupy(&self) -> Result<()> {
-        xdp_pass::attach(self.balancer(), "eth0")
+        xdp::attach(self.balancer(), "eth0", xdp::PASS)
     }
 
     /// Puts VIPs on every backend's `lo`, as all modes but `nat` need; done at the start for the two usual ones.

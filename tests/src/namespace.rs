@@ -83,14 +83,14 @@ impl Namespace {
 
     /// Processes whose main thread is in this namespace, except this one.
     pub(crate) fn pids(&self) -> Vec<u32> {
-        let Ok(own) = self.file.metadata().map(|m| (m.dev(), m.ino())) else { return Vec::new() };
-        all_pids()
-            .filter(|pid| *pid != std::process::id())
-            .filter(|pid| {
-                let of = fs::metadata(format!("/proc/{pid}/ns/net"));
-                of.is_ok_and(|m| (m.dev(), m.ino()) == own)
-            })
-            .collect()
+        all_pids().filter(|pid| *pid != std::process::id() && self.has(*pid)).collect()
+    }
+
+    /// Whether a process, its main thread that is, is in this namespace.
+    pub(crate) fn has(&self, pid: u32) -> bool {
+        let id = |file: fs::Metadata| (file.dev(), file.ino());
+        let of = fs::metadata(format!("/proc/{pid}/ns/net")).map(id);
+        of.is_ok_and(|of| self.file.metadata().map(id).is_ok_and(|own| own == of))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     namespace::Namespace,
     process::{run, run_with_input, wait_until},
     topology::{Arms, Family, Topology},
-    xdp_pass,
+    xdp,
 };
 
 /// One cable: a namespace's interface and the bridge's port at the other end.
@@ -40,9 +40,9 @@ pub(crate) fn build(lab: &Lab) -> Result<()> {
         wait_for_link(cable.namespace, cable.interface, lab.switch(), &cable.port)?;
     }
     // Towards the balancer the ports must accept frames sent by XDP.
-    xdp_pass::attach(lab.switch(), "lb0")?;
+    xdp::attach(lab.switch(), "lb0", xdp::PASS)?;
     if lab.topology().arms == Arms::Two {
-        xdp_pass::attach(lab.switch(), "lb1")?;
+        xdp::attach(lab.switch(), "lb1", xdp::PASS)?;
     }
     link_routers(lab)?;
     routes(lab)?;

@@ -80,7 +80,7 @@ impl Nginx {
         self.signal(libc::SIGCONT).map(drop)
     }
 
-    /// Answers probes with 503 from now on, and everything else as before.
+    /// Answers probes with 500 from now on, and everything else as before.
     pub fn sicken(&self) -> Result<()> {
         Ok(fs::write(self.directory.join("sick"), "")?)
     }
@@ -105,7 +105,7 @@ impl Nginx {
     pub fn pid(&self) -> Option<u32> {
         let text = fs::read_to_string(self.directory.join("nginx.pid")).ok()?;
         let pid: u32 = text.trim().parse().ok()?;
-        self.namespace.pids().contains(&pid).then_some(pid)
+        self.namespace.has(pid).then_some(pid)
     }
 
     fn signal(&self, signal: i32) -> Result<u32> {
@@ -157,7 +157,7 @@ http {{
         add_header X-Backend "{name}";
         location = /healthz {{
             access_log off;
-            if (-f {directory}/sick) {{ return 503; }}
+            if (-f {directory}/sick) {{ return 500; }}
             return 200 "ok\n";
         }}
         location = /status {{ access_log off; stub_status; }}

@@ -108,6 +108,11 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Where it prints to.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// `None` while it runs.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

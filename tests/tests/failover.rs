@@ -8,52 +8,16 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use lb_tests::{
-    Balancer, ConnectionReport, Family, Lab, Limit, Load, LongConnections, Mode, QUICK_DETECTION,
-    Report, RunningConnections, RunningLoad, ServiceConfig, Topology,
+    Balancer, ConnectionReport, Family, Fault, Lab, Limit, Load, LongConnections, Mode,
+    QUICK_DETECTION, Report, RunningConnections, RunningLoad, ServiceConfig, Topology,
 };
 
-const VICTIM: usize = 1;
+const VICTIM: u8 = 1;
 const NAME: &str = "web-02";
 /// For `lb status` to be asked and answered on a machine that is busy with the load.
 const SLACK: Duration = Duration::from_secs(1);
 /// `idle_timeout` of the service.
 const SETTLED: Duration = Duration::from_secs(3);
-
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    /// `kill -9`: the server refuses.
-    Kill,
-    /// The kernel accepts, and nobody answers.
-    Freeze,
-    /// The cable is out: silence.
-    Unplug,
-    /// `/healthz` answers 503, all else as before.
-    Sicken,
-}
-
-impl Fault {
-    fn cause(self, lab: &Lab) {
-        let nginx = &lab.backend(VICTIM).unwrap().nginx;
-        match self {
-            Self::Kill => nginx.kill(),
-            Self::Freeze => nginx.freeze(),
-            Self::Unplug => lab.link_down(VICTIM as u8),
-            Self::Sicken => nginx.sicken(),
-        }
-        .unwrap();
-    }
-
-    fn mend(self, lab: &Lab) {
-        let nginx = &lab.backend(VICTIM).unwrap().nginx;
-        match self {
-            Self::Kill => nginx.start(),
-            Self::Freeze => nginx.thaw(),
-            Self::Unplug => lab.link_up(VICTIM as u8),
-            Self::Sicken => nginx.heal(),
-        }
-        .unwrap();
-    }
-}
 
 /// A service under load.
 struct Scene {
@@ -106,8 +70,7 @@ fn hard(mode: Mode, family: Family, fault: Fault) {
     let early = scene.connections();
     sleep(Duration::from_millis(500));
 
-    let caused = Instant::now();
-    fault.cause(&scene.lab);
+    let caused = fault.cause(&scene.lab, VICTIM).unwrap();
     let limit = QUICK_DETECTION + SLACK;
     let noticed = scene.balancer.wait_for_health("web", NAME, "down", limit).unwrap();
     let health = scene.balancer.backend("web", NAME).unwrap()["health"].clone();
@@ -116,7 +79,7 @@ fn hard(mode: Mode, family: Family, fault: Fault) {
     sleep(Duration::from_millis(500));
 
     let mended = Instant::now();
-    fault.mend(&scene.lab);
+    fault.heal(&scene.lab, VICTIM).unwrap();
     scene.wait_for_return();
 
     let report = scene.load.stop().unwrap();
@@ -151,7 +114,7 @@ fn soft(mode: Mode, family: Family) {
     let early = scene.connections();
     sleep(Duration::from_millis(500));
 
-    Fault::Sicken.cause(&scene.lab);
+    Fault::Status500.cause(&scene.lab, VICTIM).unwrap();
     scene.balancer.wait_for_health("web", NAME, "down", QUICK_DETECTION + SLACK).unwrap();
     let noticed = Instant::now();
     let meanwhile = scene.connections();
@@ -159,14 +122,14 @@ fn soft(mode: Mode, family: Family) {
     sleep(Duration::from_millis(500));
 
     let mended = Instant::now();
-    Fault::Sicken.mend(&scene.lab);
+    Fault::Status500.heal(&scene.lab, VICTIM).unwrap();
     scene.wait_for_return();
 
     let report = scene.load.stop().unwrap();
     let early = early.stop().unwrap();
     let meanwhile = meanwhile.stop().unwrap();
     println!(
-        "{mode} {family} Sicken: {} requests, {} failed; {} connections stayed with the victim",
+        "{mode} {family} HTTP 500: {} requests, {} failed; {} connections stayed with the victim",
         report.requests.len(),
         report.failures(),
         early.iter().filter(|c| served_by_victim(c)).count(),
@@ -188,14 +151,14 @@ macro_rules! cases {
 }
 
 cases! {
-    killed_nat_v4: hard(Mode::Nat, Family::V4, Fault::Kill);
-    killed_nat_v6: hard(Mode::Nat, Family::V6, Fault::Kill);
-    killed_dsr_v4: hard(Mode::Dsr, Family::V4, Fault::Kill);
-    killed_dsr_v6: hard(Mode::Dsr, Family::V6, Fault::Kill);
-    frozen_nat_v6: hard(Mode::Nat, Family::V6, Fault::Freeze);
-    frozen_dsr_v4: hard(Mode::Dsr, Family::V4, Fault::Freeze);
-    unplugged_nat_v4: hard(Mode::Nat, Family::V4, Fault::Unplug);
-    unplugged_dsr_v6: hard(Mode::Dsr, Family::V6, Fault::Unplug);
+    killed_nat_v4: hard(Mode::Nat, Family::V4, Fault::Killed);
+    killed_nat_v6: hard(Mode::Nat, Family::V6, Fault::Killed);
+    killed_dsr_v4: hard(Mode::Dsr, Family::V4, Fault::Killed);
+    killed_dsr_v6: hard(Mode::Dsr, Family::V6, Fault::Killed);
+    frozen_nat_v6: hard(Mode::Nat, Family::V6, Fault::Frozen);
+    frozen_dsr_v4: hard(Mode::Dsr, Family::V4, Fault::Frozen);
+    unplugged_nat_v4: hard(Mode::Nat, Family::V4, Fault::LinkDown);
+    unplugged_dsr_v6: hard(Mode::Dsr, Family::V6, Fault::LinkDown);
     sick_nat_v6: soft(Mode::Nat, Family::V6);
     sick_dsr_v4: soft(Mode::Dsr, Family::V4);
 }

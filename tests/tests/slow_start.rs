@@ -5,13 +5,33 @@ use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use lb_tests::{Balancer, Family, Lab, Limit, Load, Mode, ServiceConfig, Topology};
+use lb_tests::{
+    Balancer, Family, Lab, Limit, Load, Mode, Outcome, Report, ServiceConfig, Topology,
+};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn admit(balancer: &Balancer) -> f64 {
     let status = balancer.status().unwrap();
     status["services"][0]["backends"][0]["admit"].as_f64().unwrap()
+}
+
+/// In each quarter of the time its peers share what the backend does not take yet, evenly.
+fn nobody_is_flooded(report: &Report, began: Instant, ended: Instant) {
+    let share = |quarter: u32, name: &str| {
+        let length = (ended - began) / 4;
+        let from = began + length * quarter;
+        let within = report.requests.iter().filter(|r| (from..from + length).contains(&r.started));
+        let served: Vec<_> = within.map(|request| &request.outcome).collect();
+        let own = served.iter().filter(|outcome| ***outcome == Outcome::Served(name.into()));
+        own.count() as f64 / served.len() as f64
+    };
+    let returning: Vec<f64> = (0..4).map(|quarter| share(quarter, "web-01")).collect();
+    assert!(returning[0] < 0.15 && returning[3] > 0.2, "{returning:?}");
+    for peer in ["web-02", "web-03"] {
+        let shares: Vec<f64> = (0..4).map(|quarter| share(quarter, peer)).collect();
+        assert!(shares.iter().all(|share| (0.25..0.6).contains(share)), "{peer}: {shares:?}");
+    }
 }
 
 #[test]
@@ -36,7 +56,9 @@ fn a_returning_backend_grows_to_its_full_share() {
         sleep(Duration::from_millis(100));
         shares.push(admit(&balancer));
     }
+    let ended = Instant::now();
     let report = load.stop().unwrap();
+    nobody_is_flooded(&report, began, ended);
     assert!(shares[0] < 0.5, "{shares:?}");
     assert!(shares.is_sorted(), "{shares:?}");
     assert!((shares.last().unwrap() - 1.0).abs() < f64::EPSILON, "{shares:?}");

@@ -67,6 +67,8 @@ pub struct Ruling {
     pub is_standby: bool,
     /// Why it is not out though it is down.
     pub kept: Option<Kept>,
+    /// When it was last taken out, because it fails.
+    pub removed_at: Option<Instant>,
 }
 
 /// Why a failing backend is kept.
@@ -115,7 +117,7 @@ pub const TEST_COUNTS: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Governor {
     limits: Limits,
-    /// When backends were taken out, within the window.
+    /// When backends were last taken out, within the window; each once.
     removals: VecDeque<Instant>,
     panic: Option<Instant>,
     backups: Backups,
@@ -205,10 +207,11 @@ impl Governor {
             } else if is_mass && !is_tested {
                 self.wants_test = true;
                 Some(Kept::Untested)
-            } else if self.removals.len() >= self.most_in_window(counts) {
+            } else if !self.may_remove(s, counts) {
                 Some(Kept::Window)
             } else {
-                self.removals.push_back(now);
+                rulings[at].removed_at = Some(now);
+                self.remove(s, now);
                 None
             };
             left -= usize::from(kept.is_none());
@@ -246,7 +249,7 @@ impl Governor {
         let was_out = after.ruling.is_out;
         if is_failing(after) && !was_out {
             self.forget_removals(now);
-            if self.removals.len() >= self.most_in_window(counts) {
+            if !self.may_remove(after, counts) {
                 return None;
             }
         }
@@ -260,7 +263,8 @@ impl Governor {
             return None;
         }
         if ruling.is_out && !was_out {
-            self.removals.push_back(now);
+            ruling.removed_at = Some(now);
+            self.remove(after, now);
         }
         self.counts = counts;
         Some(ruling)
@@ -318,6 +322,7 @@ impl Governor {
         Ruling {
             is_out,
             is_standby: seen.is_backup && !self.backups.are_used,
+            removed_at: seen.ruling.removed_at,
             kept: sees_not.then_some(Kept::Uplink),
         }
     }
@@ -335,6 +340,23 @@ impl Governor {
 
     fn most_in_window(&self, counts: Counts) -> usize {
         most(self.limits.in_window, counts.counted)
+    }
+
+    /// Whether the window has room for it. One that falls again within the window has its place there.
+    fn may_remove(&self, seen: &Seen, counts: Counts) -> bool {
+        self.removals.len() < self.most_in_window(counts) || self.place(seen).is_some()
+    }
+
+    fn remove(&mut self, seen: &Seen, now: Instant) {
+        if let Some(place) = self.place(seen) {
+            self.removals.remove(place);
+        }
+        self.removals.push_back(now);
+    }
+
+    /// Where its last removal is among those within the window.
+    fn place(&self, seen: &Seen) -> Option<usize> {
+        self.removals.iter().position(|at| Some(*at) == seen.ruling.removed_at)
     }
 
     fn forget_removals(&mut self, now: Instant) {

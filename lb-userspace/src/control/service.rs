@@ -165,7 +165,7 @@ impl Running {
         let (known, ruling, is_new) = match new.before {
             Some(before) => (Some(before.admission), before.ruling, before.is_new),
             None => {
-                let ruling = Ruling { is_out, is_standby, kept: None };
+                let ruling = Ruling { is_out, is_standby, ..Ruling::default() };
                 (None, ruling, new.wait_for_health && !is_up)
             }
         };

@@ -15,7 +15,7 @@ struct BarChart {
     series: &'static str,
 }
 
-const BARS: [BarChart; 5] = [
+const BARS: [BarChart; 7] = [
     BarChart {
         part: "prog",
         title: "The program alone: time for a packet",
@@ -49,7 +49,21 @@ const BARS: [BarChart; 5] = [
         title: "From a failure to the last word written",
         figure: "decision_us_min",
         unit: "µs, the least of all rounds",
-        series: "fault",
+        series: "case",
+    },
+    BarChart {
+        part: "failover",
+        title: "From a failure until it is found",
+        figure: "detection_ms_p50",
+        unit: "ms, the middle of all failures",
+        series: "system",
+    },
+    BarChart {
+        part: "failover",
+        title: "From a failure until it is found: nearly the longest",
+        figure: "detection_ms_p99",
+        unit: "ms, 99 of 100 failures",
+        series: "system",
     },
 ];
 
@@ -148,17 +162,25 @@ mod tests {
             prog("n<t", "IPv4", 1),
             json!({"part": "wire", "case": "forward", "system": "holdfast", "pps_max": 2.5e6}),
             json!({"part": "wire", "case": "forward", "system": "nftables", "pps_max": 1.0e6}),
+            json!({"part": "failover", "case": "detection", "system": "haproxy",
+                "fault": "killed", "detection_ms": {"p50": 700, "p99": 1_200}}),
             json!({"part": "scale", "case": "start", "start_ms": 1}),
         ];
         let lines: Vec<Line> = values.into_iter().map(|v| Line::try_from(v).unwrap()).collect();
         let drawn = chart(&lines).unwrap();
-        for text in
-            ["dsr 1 flows", "n&lt;t 1 flows", "holdfast", "2.5M", "IPv6", "time over footprint"]
-        {
+        for text in [
+            "dsr 1 flows",
+            "n&lt;t 1 flows",
+            "holdfast",
+            "2.5M",
+            "IPv6",
+            "footprint",
+            "until it is found",
+        ] {
             assert!(drawn.contains(text), "{text} in {drawn}");
         }
-        assert_eq!(drawn.matches("<g ").count(), 3);
+        assert_eq!(drawn.matches("<g ").count(), 5);
         assert_eq!(drawn.matches("<polyline").count(), 1);
-        assert_eq!(chart(&lines[6..]), None);
+        assert_eq!(chart(&lines[7..]), None);
     }
 }

@@ -23,7 +23,7 @@ pub(super) enum Better {
 }
 
 /// Numbers that say what was measured.
-const IDENTITIES: [&str; 20] = [
+const IDENTITIES: [&str; 22] = [
     "flows",
     "services",
     "backends",
@@ -42,7 +42,9 @@ const IDENTITIES: [&str; 20] = [
     "interval_ms",
     "fast_interval_ms",
     "timeout_ms",
+    "rise",
     "fall",
+    "request_every_ms",
     "probes",
 ];
 
@@ -122,11 +124,16 @@ const ORDER: [(&str, &[&str]); 6] = [
             "case",
             "services",
             "fault",
-            "probe",
             "interval_ms",
-            "fast_interval_ms",
-            "timeout_ms",
-            "fall",
+            "system",
+            "detection_ms_p50",
+            "detection_ms_p99",
+            "failover_ms_p50",
+            "failover_ms_p99",
+            "last_failed_ms_p50",
+            "last_failed_ms_p99",
+            "failed_requests_p50",
+            "failed_requests_p99",
         ],
     ),
     (
@@ -152,7 +159,7 @@ const ORDER: [(&str, &[&str]); 6] = [
 ];
 
 pub(super) fn kind(name: &str, value: &Value) -> Kind {
-    let is_note = matches!(name, "note" | "chosen" | "rounds")
+    let is_note = matches!(name, "note" | "chosen" | "rounds" | "failures")
         || ["target", "bound"].iter().any(|part| name.contains(part));
     match value {
         _ if is_note => Kind::Note,

@@ -83,9 +83,9 @@ fn table(lines: &[&Line]) -> String {
     text
 }
 
-/// Orders by name, but figures over rounds from the least on.
+/// Orders by name, but what a figure is spread over from the least on.
 fn by_rank(name: &str) -> (&str, usize) {
-    let ends = ["_min", "_p10", "_median"];
+    let ends = ["_min", "_p10", "_p50", "_median", "_p99", "_max"];
     let of = ends.iter().enumerate().find_map(|(at, end)| Some((name.strip_suffix(end)?, at + 1)));
     of.unwrap_or((name, 0))
 }

@@ -145,6 +145,27 @@ fn the_window_lets_some_go_at_a_time() {
 }
 
 #[test]
+fn who_falls_again_and_again_is_taken_out_each_time() {
+    let start = Instant::now();
+    let mut governor = Governor::new(LIMITS);
+    let around = Circumstances { is_frozen: false, tested_at: None };
+    let mut known = [Ruling::default(); 3];
+    let mut at = |seconds: u64, backends: &str| {
+        let with = |(letter, ruling): (char, &Ruling)| Seen { ruling: *ruling, ..of(letter) };
+        let seen: Vec<Seen> = backends.chars().zip(&known).map(with).collect();
+        let rulings = governor.rule(&seen, around, start + Duration::from_secs(seconds));
+        known.copy_from_slice(&rulings);
+        rulings.iter().map(letter).collect::<String>()
+    };
+    for second in [0, 2, 4, 6] {
+        assert_eq!(at(second, "HUU"), "-++", "after {second} s");
+        assert_eq!(at(second + 1, "UUU"), "+++");
+    }
+    assert_eq!(at(8, "UHU"), "+-+", "it took no place of others");
+    assert_eq!(at(9, "UUH"), "++W", "and has its own");
+}
+
+#[test]
 fn backups_return_to_reserve_when_enough_have_been_well_for_a_while() {
     let start = Instant::now();
     let mut governor = Governor::new(LIMITS);
