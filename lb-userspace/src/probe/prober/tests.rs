@@ -21,7 +21,7 @@ fn health() -> Health {
 }
 
 /// How a scripted server treats a probe.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Manner {
     /// Answers after so many milliseconds.
     Answers(u32),
@@ -308,5 +308,77 @@ async fn silent_servers_delay_no_other() {
         let event = events.recv().await.unwrap();
         assert!(event.key >= 100, "a silent server was given up before others were asked 5 times");
         *rounds.entry(event.key).or_insert(0) += 1;
+    }
+}
+
+/// What happens to a backend that is followed.
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    Becomes(Manner),
+    Hurry,
+    /// Another interval, in milliseconds.
+    Interval(u64),
+}
+
+fn happens() -> impl proptest::strategy::Strategy<Value = (Happens, u64)> {
+    use proptest::prelude::*;
+    let what = prop_oneof![
+        (1u32..400).prop_map(|ms| Happens::Becomes(Manner::Answers(ms))),
+        Just(Happens::Becomes(Manner::Refuses)),
+        Just(Happens::Becomes(Manner::Swallows)),
+        Just(Happens::Hurry),
+        (100u64..2_000).prop_map(Happens::Interval),
+    ];
+    (what, 0u64..3_000)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(60))]
+
+    /// Whatever happens in whatever order: the next probe comes in time, and none too soon; nobody
+    /// is up without `rise` successes, or down without `fall` failures, since the last change.
+    #[test]
+    fn no_wake_up_is_lost(events in proptest::collection::vec(happens(), 1..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let mut scene = Scene::open(health(), HealthState::Unknown, Manner::Answers(1));
+            let mut longest = health().interval;
+            let (mut results, mut states) = (Vec::new(), Vec::new());
+            for (what, wait) in events {
+                match what {
+                    Happens::Becomes(manner) => scene.becomes(manner),
+                    Happens::Hurry => scene.hurry.notify_one(),
+                    Happens::Interval(ms) => {
+                        let interval = Duration::from_millis(ms);
+                        longest = longest.max(interval);
+                        scene.plan.send_modify(|plan| plan.health.interval = interval);
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                while let Ok(event) = scene.events.try_recv() {
+                    results.extend(event.result.as_ref().map(Result::is_ok));
+                    if let Some(transition) = event.transition {
+                        states.push((transition.to, results.clone()));
+                    }
+                }
+            }
+            let starts = scene.starts.borrow().clone();
+            let most = longest + health().timeout + 2 * MS;
+            for (at, next) in starts.iter().zip(starts.iter().skip(1).chain([&now()])) {
+                assert!(*next - *at <= most, "{:?} without a probe", *next - *at);
+            }
+            for (state, results) in states {
+                let (last, count) = match state {
+                    HealthState::Up => (true, health().rise),
+                    _ => (false, health().fall),
+                };
+                let run = results.iter().rev().take_while(|ok| **ok == last).count();
+                assert!(run >= count as usize, "{state:?} after {run}");
+            }
+        });
     }
 }
