@@ -1,5 +1,4 @@
 //! Probes of every kind that the lab's servers answer or refuse, as the daemon reports them.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::time::Duration;
 
