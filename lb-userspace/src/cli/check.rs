@@ -50,6 +50,7 @@ fn summary(config: &Config) -> String {
     ];
     // Only where there are any: most files have none.
     let rarer = [
+        (config.alerts.len(), "target of alerts", "targets of alerts"),
         (sum(|service| service.allow.len()), "allowed source", "allowed sources"),
         (
             sum(|service| service.backends.iter().filter(|b| b.server_id.is_some()).count()),

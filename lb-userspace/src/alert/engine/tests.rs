@@ -246,16 +246,16 @@ fn attempts_are_ever_farther_apart() {
 
 #[test]
 fn ten_thousand_at_once_are_told_in_messages_of_a_bounded_size() {
-    let mut world = World::new(rules());
+    let mut world = World::new(Rules { batch_ms: 0, ..rules() });
     let many: Vec<Warning> = (0..10_100).map(|n| down(&format!("web/b-{n:05}"))).collect();
-    world.pass(200, &many);
+    world.pass(101, &many);
     assert_eq!(world.engine.left_out(), 100, "no more are followed than there is room for");
     assert_eq!(world.sent.len(), MOST / subscriber::MOST_IN_ONE);
     let told: BTreeSet<String> =
         world.sent.iter().flat_map(|s| s.split(' ').skip(1)).map(Into::into).collect();
     assert_eq!(told.len(), MOST, "each once");
     // Those left out are told when there is room.
-    world.pass(200, &many[50..]);
+    world.pass(2, &many[50..]);
     let told = world.sent.iter().flat_map(|s| s.split(' ').skip(1));
     assert_eq!(told.filter(|t| t.starts_with('+')).collect::<BTreeSet<_>>().len(), MOST + 50);
 }

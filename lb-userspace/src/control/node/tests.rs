@@ -4,6 +4,7 @@
 //! root, as the program is loaded.
 
 mod governed;
+mod watched;
 mod widen;
 
 use std::net::IpAddr;
