@@ -155,8 +155,9 @@ fn health(health: &Health) -> String {
         }
     };
     let port = health.port.map(|port| format!(" port {port}")).unwrap_or_default();
+    let via = health.via.map(|via| format!(" via {via}")).unwrap_or_default();
     format!(
-        "{probe}{port} every {} (fast {}), timeout {}, rise {}, fall {}",
+        "{probe}{port}{via} every {} (fast {}), timeout {}, rise {}, fall {}",
         format_duration(health.interval),
         format_duration(health.fast_interval),
         format_duration(health.timeout),

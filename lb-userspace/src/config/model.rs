@@ -4,7 +4,7 @@
 //! daemon relies on that and checks nothing again. Order is the order of the file.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -202,6 +202,9 @@ pub struct Health {
     pub probe: Probe,
     /// Port probed; `None` is the backend's port.
     pub port: Option<u16>,
+    /// Which way probes go; `None` is the mode's ([`Service::probed_via`]).
+    #[serde(default)]
+    pub via: Option<Via>,
     pub interval: Duration,
     /// Interval from the first contrary result until the state is settled.
     pub fast_interval: Duration,
@@ -225,6 +228,16 @@ pub enum Probe {
         /// Accepted status codes, inclusive.
         status: RangeInclusive<u16>,
     },
+}
+
+/// Which way probes go to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// A client's: to the VIP, by the service's mode.
+    Vip,
+    /// Straight to the backend's own address.
+    Address,
 }
 
 impl Default for Node {
@@ -303,6 +316,31 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Which way its backends are probed.
+    #[must_use]
+    pub fn probed_via(&self) -> Via {
+        let default = if self.mode.is_direct() { Via::Vip } else { Via::Address };
+        self.health.via.unwrap_or(default)
+    }
+
+    /// The VIP that a backend is asked at where probes go a client's way: of the first TCP frontend
+    /// of the backend's family, else of the first that leads there at all. Of a prefix the first
+    /// address after that of the prefix itself, which some kernels take for a broadcast.
+    #[must_use]
+    pub fn probed_vip(&self, backend: IpAddr) -> Option<IpAddr> {
+        let other = |frontend: &Frontend| frontend.vip.address.is_ipv4() != backend.is_ipv4();
+        let leads = |frontend: &&Frontend| self.mode.is_tunnel() || !other(frontend);
+        let found = self.listen.iter().filter(leads);
+        let best = found.min_by_key(|f| (f.protocol != Protocol::Tcp, other(f)))?;
+        Some(match best.vip.address {
+            IpAddr::V4(v4) if best.vip.length < 31 => Ipv4Addr::from_bits(v4.to_bits() | 1).into(),
+            IpAddr::V6(v6) if best.vip.length < 127 => Ipv6Addr::from_bits(v6.to_bits() | 1).into(),
+            only => only,
+        })
+    }
+}
+
 /// For a service that an older version stored.
 fn udp_timeout() -> Duration {
     Service::UDP_IDLE
@@ -355,6 +393,7 @@ impl Health {
         Self {
             probe,
             port: None,
+            via: None,
             interval: Duration::from_secs(1),
             fast_interval: Duration::from_millis(100),
             timeout: Duration::from_millis(500),
@@ -381,6 +420,15 @@ impl fmt::Display for Mode {
             Self::Dsr => "dsr",
             Self::Ipip => "ipip",
             Self::Gue => "gue",
+        })
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vip => "vip",
+            Self::Address => "address",
         })
     }
 }

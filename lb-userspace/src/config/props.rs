@@ -319,10 +319,13 @@ fn health() -> impl Strategy<Value = Health> {
     let probe = prop_oneof![Just(Probe::None), Just(Probe::Tcp), http];
     let ms = |range: std::ops::RangeInclusive<u64>| range.prop_map(Duration::from_millis);
     let port = prop::option::of(1..=u16::MAX);
-    (probe, port, ms(100..=3_600_000), ms(10..=100), ms(10..=60_000), 1..=100u32, 1..=100u32)
-        .prop_map(|(probe, port, interval, fast_interval, timeout, rise, fall)| Health {
+    // The other way is no valid one in every mode.
+    let via = prop::option::of(Just(Via::Address));
+    (probe, port, via, ms(100..=3_600_000), ms(10..=100), ms(10..=60_000), 1..=100u32, 1..=100u32)
+        .prop_map(|(probe, port, via, interval, fast_interval, timeout, rise, fall)| Health {
             probe,
             port,
+            via,
             interval,
             fast_interval,
             timeout,

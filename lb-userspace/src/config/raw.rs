@@ -92,6 +92,7 @@ pub(crate) struct RawHealth {
     pub(crate) host: Option<Spanned<String>>,
     pub(crate) status: Option<Spanned<Scalar>>,
     pub(crate) port: Option<Spanned<i64>>,
+    pub(crate) via: Option<Spanned<String>>,
     pub(crate) interval: Option<Spanned<String>>,
     pub(crate) fast_interval: Option<Spanned<String>>,
     pub(crate) timeout: Option<Spanned<String>>,

@@ -100,6 +100,7 @@ fn health(health: &Health) -> String {
         return table(&keys);
     }
     keys.extend(health.port.map(|port| ("port", port.to_string())));
+    keys.extend(health.via.map(|via| ("via", quote(&via))));
     keys.push(("interval", quote(&format_duration(health.interval))));
     keys.push(("fast_interval", quote(&format_duration(health.fast_interval))));
     keys.push(("timeout", quote(&format_duration(health.timeout))));

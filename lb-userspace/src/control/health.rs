@@ -286,6 +286,8 @@ pub enum FailureKind {
     Refused,
     Timeout,
     Reset,
+    /// The server answers at its own address, but not by the way of clients' packets.
+    PathBroken,
     HttpStatus,
     /// Answered, but not in the protocol asked for.
     Protocol,
@@ -296,9 +298,12 @@ impl FailureKind {
     #[must_use]
     pub fn is_hard(self) -> bool {
         match self {
-            Self::NoNeighbour | Self::Unreachable | Self::Refused | Self::Timeout | Self::Reset => {
-                true
-            }
+            Self::NoNeighbour
+            | Self::Unreachable
+            | Self::Refused
+            | Self::Timeout
+            | Self::Reset
+            | Self::PathBroken => true,
             Self::Local | Self::HttpStatus | Self::Protocol => false,
         }
     }
@@ -319,6 +324,7 @@ impl fmt::Display for FailureKind {
             Self::Refused => "refused",
             Self::Timeout => "timeout",
             Self::Reset => "reset",
+            Self::PathBroken => "path broken",
             Self::HttpStatus => "status",
             Self::Protocol => "protocol",
         })

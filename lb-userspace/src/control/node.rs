@@ -20,12 +20,13 @@ use super::servers::Servers;
 use super::service::{Running, is_probed};
 use super::sweep::{FlowsFound, IdleByRow, NatFound, Swept};
 use super::tables::{Arena, Discarded, Need};
-use crate::config::model::{self, Config, HashPolicy, Mode, Prefix};
+use crate::config::model::{self, Config, HashPolicy, Mode, Prefix, Via};
 use crate::dataplane::frontends::{Listener, Plan};
 use crate::dataplane::lists::Lists;
 use crate::dataplane::maps::LiveMaps;
+use crate::dataplane::probe_path::ProbePath;
 use crate::net::{HopProblem, NextHop, Resolver, TooBig};
-use crate::probe::{ProbeEvent, Prober};
+use crate::probe::{ProbeEvent, Prober, Way};
 
 /// Drains by service and backend name: what the operator wants beside the configuration.
 pub type Drains = HashMap<(String, String), Drain>;
@@ -44,6 +45,8 @@ pub struct Node {
     prober: Prober,
     resolver: Resolver,
     next_probe: u64,
+    /// The way of clients' packets, for probes.
+    path: Arc<ProbePath>,
     /// Where the service and backend of each probe were when a configuration was last applied.
     by_probe: HashMap<u64, (usize, usize)>,
     /// When services next settle something, while that is known: each probe result asks.
@@ -66,6 +69,7 @@ impl Node {
     /// A node without services.
     #[must_use]
     pub fn new(maps: Arc<LiveMaps>, node: model::Node, prober: Prober, resolver: Resolver) -> Self {
+        let path = Arc::new(ProbePath::new(Arc::clone(&maps), node.interfaces.clone()));
         Self {
             servers: Servers::new(Arc::clone(&maps), &node),
             lists: Lists::new(Arc::clone(&maps)),
@@ -76,6 +80,7 @@ impl Node {
             services: Vec::new(),
             prober,
             resolver,
+            path,
             next_probe: 0,
             by_probe: HashMap::new(),
             settles: None,
@@ -83,6 +88,12 @@ impl Node {
             nat_rows: HashMap::new(),
             changed_at: Instant::now(),
         }
+    }
+
+    /// The way of clients' packets, for probes: closed at first.
+    #[must_use]
+    pub fn path(&self) -> Arc<ProbePath> {
+        Arc::clone(&self.path)
     }
 
     /// Refuses what [`Self::apply`] would.
@@ -354,7 +365,8 @@ impl Node {
         gone.iter().for_each(|backend| self.prober.remove(backend.probe));
         for backend in running.backends.iter().filter(|b| b.probe < first_new) {
             let target = service.probed_at(&backend.config);
-            self.prober.update(backend.probe, target, service.health.clone());
+            let way = way(&self.path, service, &backend.config, backend.server);
+            self.prober.update(backend.probe, target, way, service.health.clone());
         }
         Ok(())
     }
@@ -376,7 +388,8 @@ impl Node {
         let known = before.as_ref().map_or(HealthState::Unknown, |(health, _)| health.state);
         let health = if is_probed(service) {
             let target = service.probed_at(backend);
-            self.prober.spawn(probe, target, service.health.clone(), known)
+            let way = way(&self.path, service, backend, server);
+            self.prober.spawn(probe, target, way, service.health.clone(), known)
         } else {
             HealthSnapshot::initial(HealthState::Up, now)
         };
@@ -442,6 +455,20 @@ impl Node {
             self.resolver.remove(server);
         }
     }
+}
+
+/// The way of clients' packets to a backend, if its probes are to take it.
+fn way(
+    path: &Arc<ProbePath>,
+    service: &model::Service,
+    backend: &model::Backend,
+    server: u32,
+) -> Option<Way> {
+    if service.probed_via() == Via::Address {
+        return None;
+    }
+    let vip = service.probed_vip(backend.address)?;
+    Some(Way::new(Arc::clone(path), server, vip, service.mode))
 }
 
 /// The sources on a service's list.

@@ -7,6 +7,7 @@ mod control_loop;
 pub mod decap;
 mod log;
 mod plane;
+mod probe_way;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::store::{State, Store};
 
 use control_loop::{ControlLoop, Inputs, Signals};
 use plane::Plane;
+use probe_way::ProbeWay;
 
 /// Balances until SIGTERM or SIGINT, then leaves the interfaces as they were.
 pub fn run(options: RunOptions) -> Result<()> {
@@ -60,15 +62,18 @@ async fn serve(options: RunOptions) -> Result<()> {
         .context("cannot follow the kernel's routes over netlink")?;
     let maps = loaded.maps.clone();
     let mut node = Node::new(maps, state.config.node.clone(), prober, resolver);
+    let mut way = ProbeWay::new(node.path(), &links);
+    way.open(&state.config)?;
     node.apply(&state.config, &state.drains(), true)?;
     node.set_blocked(state.blocks.prefixes())?;
     first_hops(&mut node, &mut hops).await?;
 
     let (_path_mtus, too_big) = PathMtuListener::start(state.config.node.gue_port)
         .context("cannot listen for path MTUs of tunnels")?;
-    let plane = Plane::attach(loaded, &links, options.xdp.unwrap_or(state.config.node.xdp))?;
+    let xdp = options.xdp.unwrap_or(state.config.node.xdp);
+    let plane = Plane::attach(loaded, &links, xdp, way)?;
     if let Err(error) = store.write(&state) {
-        plane.detach()?;
+        plane.detach().await?;
         return Err(error);
     }
     tracing::info!(
@@ -91,7 +96,7 @@ async fn serve(options: RunOptions) -> Result<()> {
     let result = control.run(inputs).await;
 
     // Detach first: from here on packets take the way they took before us.
-    let detached = control.into_plane().detach();
+    let detached = control.into_plane().detach().await;
     let _ = stop.send(());
     let _ = api.await;
     detached?;

@@ -5,11 +5,19 @@ use std::net::SocketAddr;
 
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::way::Passage;
 use super::{Failure, FailureKind, Limit};
 
 /// Connects; the connection is reset when dropped.
-pub(super) async fn connect(target: SocketAddr, limit: Limit) -> Result<TcpStream, Failure> {
+pub(super) async fn connect(
+    target: SocketAddr,
+    passage: Option<&Passage<'_>>,
+    limit: Limit,
+) -> Result<TcpStream, Failure> {
     let socket = open(target).map_err(|error| Failure::new(FailureKind::Local, error))?;
+    if let Some(passage) = passage {
+        passage.enter(&socket, target)?;
+    }
     limit
         .wait(socket.connect(target), || format!("no answer from {target}"))
         .await?

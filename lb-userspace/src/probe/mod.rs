@@ -9,6 +9,7 @@ mod http;
 mod prober;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,21 +19,34 @@ use tokio::time::Instant;
 use crate::config::model::Probe;
 pub use crate::control::health::{Failure, FailureKind, ProbeResult, Success};
 pub use prober::{BATCH, Key, ProbeEvent, Prober};
+use way::Passage;
+pub use way::{Way, probe_by_way};
 
 /// Asks `target` once; `timeout` covers connecting and the answer together.
 pub async fn probe(target: SocketAddr, probe: &Probe, timeout: Duration) -> ProbeResult {
     let started = Instant::now();
     let limit = Limit { deadline: started + timeout, timeout };
+    ask(target, None, probe, limit).await?;
+    Ok(Success { latency: started.elapsed() })
+}
+
+/// The question itself; through `passage`, if there is one.
+async fn ask(
+    target: SocketAddr,
+    passage: Option<&Passage<'_>>,
+    probe: &Probe,
+    limit: Limit,
+) -> Result<(), Failure> {
     match probe {
         Probe::None => {}
-        Probe::Tcp => drop(connect::connect(target, limit).await?),
+        Probe::Tcp => drop(connect::connect(target, passage, limit).await?),
         Probe::Http { path, host, status } => {
-            let stream = connect::connect(target, limit).await?;
+            let stream = connect::connect(target, passage, limit).await?;
             let question = http::Question { target, path, host: host.as_deref(), status };
             question.ask(stream, limit).await?;
         }
     }
-    Ok(Success { latency: started.elapsed() })
+    Ok(())
 }
 
 /// When the whole probe must have ended, and the timeout it comes from (for the text).

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::Way;
 use crate::config::model::Health;
 use crate::control::health::{
     HealthMachine, HealthSnapshot, HealthState, Policy, ProbeResult, Transition,
@@ -72,22 +73,30 @@ impl Prober {
         (Self { tasks: HashMap::new(), events }, receiver)
     }
 
-    /// Probes `target` from now on; `known` is the state it is taken to be in until then.
+    /// Probes `target` from now on, by `way` if there is one; `known` is the state it is taken to be in until then.
     ///
     /// Returns the health it starts with. A task of the same key is replaced.
     pub fn spawn(
         &mut self,
         key: Key,
         target: SocketAddr,
+        way: Option<Way>,
         health: Health,
         known: HealthState,
     ) -> HealthSnapshot {
         let machine = HealthMachine::resume(Policy::from(&health), known, now().into_std());
         let snapshot = machine.snapshot();
-        let (plan, changes) = watch::channel(Plan { target, health });
+        let (plan, changes) = watch::channel(Plan { target, way, health });
         let follower = Follower::new(key, machine, changes, self.events.clone());
-        let ask = |plan: Plan| async move {
-            super::probe(plan.target, &plan.health.probe, plan.health.timeout).await
+        let ask = |plan: Plan, doubted| async move {
+            let Plan { target, way, health } = plan;
+            match way {
+                Some(way) => {
+                    let Health { probe, timeout, .. } = health;
+                    super::probe_by_way(&way, target, &probe, timeout, doubted).await
+                }
+                None => super::probe(target, &health.probe, health.timeout).await,
+            }
         };
         let task = tokio::spawn(follower.run(ask));
         self.tasks.insert(key, Task { plan, task });
@@ -97,13 +106,13 @@ impl Prober {
     /// Changes what is probed and how. Health is kept where the target is the same.
     ///
     /// An unknown key is started from unknown.
-    pub fn update(&mut self, key: Key, target: SocketAddr, health: Health) {
+    pub fn update(&mut self, key: Key, target: SocketAddr, way: Option<Way>, health: Health) {
         let Some(task) = self.tasks.get(&key) else {
-            self.spawn(key, target, health, HealthState::Unknown);
+            self.spawn(key, target, way, health, HealthState::Unknown);
             return;
         };
         task.plan.send_if_modified(|plan| {
-            let wanted = Plan { target, health };
+            let wanted = Plan { target, way, health };
             let changed = *plan != wanted;
             *plan = wanted;
             changed
@@ -119,6 +128,8 @@ impl Prober {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Plan {
     target: SocketAddr,
+    /// How clients' packets go there, if probes are to follow them.
+    way: Option<Way>,
     health: Health,
 }
 
@@ -163,16 +174,17 @@ impl Follower {
     /// Runs until it is aborted or nobody listens any more.
     async fn run<A, F>(mut self, ask: A)
     where
-        A: Fn(Plan) -> F,
+        A: Fn(Plan, bool) -> F,
         F: Future<Output = ProbeResult>,
     {
         while self.follow_plan(&ask).await.is_some() {}
     }
 
-    /// Probes by the present plan until it changes; `None` when there is nothing left to do.
+    /// Probes by the present plan until it changes; asks with it, and whether the last answer was a
+    /// failure. `None` when there is nothing left to do.
     async fn follow_plan<A, F>(&mut self, ask: &A) -> Option<()>
     where
-        A: Fn(Plan) -> F,
+        A: Fn(Plan, bool) -> F,
         F: Future<Output = ProbeResult>,
     {
         let plan = self.plan.borrow_and_update().clone();
@@ -192,7 +204,8 @@ impl Follower {
                 () = sleep_until(next) => {
                     let started = now();
                     self.last_start = Some(started);
-                    let asked = ask(plan.clone());
+                    let doubted = self.machine.snapshot().failing_since.is_some();
+                    let asked = ask(plan.clone(), doubted);
                     in_flight.push(async move { Answer { started, result: asked.await } });
                     next = self.next_start(&plan.health, in_flight.len());
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::model::{Health, Probe, Service};
+use crate::config::model::{Health, Mode, Probe, Service, Via};
 use crate::config::place::{Gaps, Place, Problem};
 use crate::config::value::format_duration;
 
@@ -14,6 +14,7 @@ const LONGEST_TEXT: usize = 1024;
 pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>) {
     let health = &service.health;
     no_port(s, service, gaps, problems);
+    no_way(s, service, gaps, problems);
     let mut add = |key, message: String, hint: &str| {
         problems.push(Problem::new(Place::HealthKey(s, key), message, hint));
     };
@@ -76,6 +77,18 @@ fn no_port(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>
         .with(Place::Listen(s, 0), "all ports");
         problem.conflict = false;
         problems.push(problem);
+    }
+}
+
+/// A backend in `nat` does not know the VIP; nor do probes that nobody sends.
+fn no_way(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>) {
+    let known = !gaps.contains(&Place::ServiceKey(s, "mode"));
+    if known && service.mode == Mode::Nat && service.health.via == Some(Via::Vip) {
+        problems.push(Problem::new(
+            Place::HealthKey(s, "via"),
+            "a backend in mode nat is never asked for the VIP",
+            "remove this key, or write via = \"address\": clients' packets go there as well",
+        ));
     }
 }
 

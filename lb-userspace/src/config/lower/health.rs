@@ -5,10 +5,12 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 
 use super::{Lowering, to_u32};
-use crate::config::model::{Health, Probe};
+use crate::config::model::{Health, Probe, Via};
 use crate::config::place::Place;
 use crate::config::raw::{RawHealth, Scalar};
 use crate::config::value::parse_range;
+
+const WAYS: [(&str, Via); 2] = [("vip", Via::Vip), ("address", Via::Address)];
 
 /// The keys that choose a probe.
 struct ProbeKeys {
@@ -40,6 +42,7 @@ impl Lowering {
         let fast = default.fast_interval.min(interval).max(Health::SHORTEST);
         Health {
             port: raw.port.and_then(|port| self.port(key("port"), port)),
+            via: raw.via.and_then(|via| self.choice(key("via"), via, "a way of probes", &WAYS)),
             interval,
             fast_interval: self.duration(key("fast_interval"), raw.fast_interval, fast),
             timeout: self.duration(key("timeout"), raw.timeout, default.timeout),

@@ -13,6 +13,7 @@ fn health() -> Health {
     Health {
         probe: Probe::Tcp,
         port: None,
+        via: None,
         interval: 1000 * MS,
         fast_interval: 100 * MS,
         timeout: 500 * MS,
@@ -62,11 +63,11 @@ impl Scene {
         let starts = Rc::new(RefCell::new(Vec::new()));
         let machine = HealthMachine::resume(Policy::from(&health), known, now().into_std());
         let target = "192.0.2.1:80".parse().unwrap();
-        let (plan, changes) = watch::channel(Plan { target, health });
+        let (plan, changes) = watch::channel(Plan { target, way: None, health });
         let (sender, events) = mpsc::channel(QUEUE);
         let follower = Follower::new(7, machine, changes, sender);
         let (told, noted) = (manner.clone(), starts.clone());
-        let task = tokio::task::spawn_local(follower.run(move |plan: Plan| {
+        let task = tokio::task::spawn_local(follower.run(move |plan: Plan, _| {
             noted.borrow_mut().push(now());
             let manner = *told.borrow();
             async move { manner.treat(plan.health.timeout).await }
@@ -210,7 +211,7 @@ async fn a_real_server_is_probed_until_it_is_removed() {
     let target = listener.local_addr().unwrap();
     let quick = Health { interval: 20 * MS, fast_interval: 5 * MS, ..health() };
     let (mut prober, mut events) = Prober::new();
-    let start = prober.spawn(1, target, quick.clone(), HealthState::Unknown);
+    let start = prober.spawn(1, target, None, quick.clone(), HealthState::Unknown);
     assert_eq!(start.state, HealthState::Unknown);
     let event = events.recv().await.unwrap();
     assert_eq!((event.key, event.snapshot.state), (1, HealthState::Up));
@@ -223,7 +224,7 @@ async fn a_real_server_is_probed_until_it_is_removed() {
     };
     let text = format!("refused: connection refused on {target}");
     assert_eq!(down.failure.map(|failure| failure.text), Some(text));
-    prober.update(1, target, Health { probe: Probe::None, ..quick });
+    prober.update(1, target, None, Health { probe: Probe::None, ..quick });
     while events.recv().await.unwrap().snapshot.state != HealthState::Up {}
     prober.remove(1);
     drop(prober);
@@ -245,10 +246,16 @@ async fn silent_servers_delay_no_other() {
     };
     let (mut prober, mut events) = Prober::new();
     for key in 0..100 {
-        prober.spawn(key, silent.local_addr().unwrap(), asked.clone(), HealthState::Unknown);
+        prober.spawn(key, silent.local_addr().unwrap(), None, asked.clone(), HealthState::Unknown);
     }
     for key in 100..300 {
-        prober.spawn(key, target, Health { probe: Probe::Tcp, ..asked.clone() }, HealthState::Up);
+        prober.spawn(
+            key,
+            target,
+            None,
+            Health { probe: Probe::Tcp, ..asked.clone() },
+            HealthState::Up,
+        );
     }
     let mut rounds = HashMap::new();
     while rounds.len() < 200 || rounds.values().any(|round| *round < 5) {
