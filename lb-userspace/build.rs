@@ -1,6 +1,6 @@
-//! Compiles the XDP programs (`lb-ebpf`) for the kernel and leaves their ELFs in `$OUT_DIR`, where the binary embeds
-//! them: `holdfast`, the balancer's, and `decap`. What the benchmarks need in the kernel is compiled beside them and
-//! stays in `target/ebpf`.
+//! Compiles the eBPF programs (`lb-ebpf`) for the kernel and leaves their ELFs in `$OUT_DIR`, where the binary embeds
+//! them: `holdfast`, the balancer's, `probe-path`, which its probes take, and `decap`. What the benchmarks need in the
+//! kernel is compiled beside them and stays in `target/ebpf`.
 //!
 //! Compiler and linker are those that `cargo xtask setup` found or installed; this script installs nothing.
 
@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The programs that are embedded, by the names of `lb-ebpf`'s binaries.
-const PROGRAMS: [&str; 2] = ["holdfast", "decap"];
+const PROGRAMS: [&str; 3] = ["holdfast", "decap", "probe-path"];
 
 /// What `cargo xtask setup` wrote down.
 struct Toolchain {

@@ -68,6 +68,8 @@ pub mod map {
     pub const DRAFTS: &str = "DRAFTS";
     /// QUIC server ids: [`super::ServerIdKey`] → backend row.
     pub const SERVER_IDS: &str = "SERVER_IDS";
+    /// Of the programs that turn probes: [`super::probe_key`] → [`super::ProbeEntry`].
+    pub const PROBES: &str = "PROBES";
 }
 
 /// One frontend, or what the node does with an address.
@@ -635,6 +637,39 @@ pub struct ServerIdKey {
     pub id: u64,
 }
 const _: () = assert!(size_of::<ServerIdKey>() == 16);
+
+/// A probe in flight, whose packets go to a VIP rather than to the server's own address.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ProbeEntry {
+    /// The server's record as packets of clients find it. Its address is what the prober's socket is
+    /// connected to.
+    pub server: Server,
+    /// What the server is to be asked at.
+    pub vip: Address,
+    /// The socket's own address, of the server's family.
+    pub local: Address,
+    /// What the server is asked from: an address of this host in the VIP's family; `local` if that is
+    /// the same.
+    pub source: Address,
+    /// The port that is probed, as in a packet.
+    pub port: u32,
+    /// 4 or 6.
+    pub server_family: u32,
+    /// 4 or 6; another one than the server's in tunnels only.
+    pub vip_family: u32,
+    /// Zero.
+    pub padding: u32,
+}
+const _: () = assert!(size_of::<ProbeEntry>() == 128);
+
+/// Whose packet it is: family (4 or 6), protocol, and the prober's own port as in a packet. Where
+/// the families of server and VIP differ, an entry has a key of each.
+#[inline(always)]
+#[must_use]
+pub const fn probe_key(family: u32, protocol: u8, port: u16) -> u32 {
+    family << 24 | (protocol as u32) << 16 | port as u32
+}
 
 /// What is limited on each processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,21 @@ impl Difference {
             .replace(old[3], new[3])
     }
 
+    /// Joins two differences.
+    #[inline(always)]
+    #[must_use]
+    pub const fn join(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The difference as one word, as the kernel takes it (`__wsum`).
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u32 {
+        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
+        ((sum >> 32) + (sum & 0xffff_ffff)) as u32
+    }
+
     /// The new checksum, from the old one as it lies in the packet.
     #[inline(always)]
     #[must_use]
@@ -145,6 +160,8 @@ mod tests {
                 text[3 + 2 * i] = (value >> 16) as u16;
             }
             prop_assert_eq!(difference.apply(old), whole(&text));
+            // As the kernel does it with the word.
+            prop_assert_eq!(Difference::none().replace(!0, difference.word()).apply(old), whole(&text));
         }
     }
 

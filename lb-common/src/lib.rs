@@ -30,6 +30,7 @@ pub mod nat;
 pub mod packet;
 pub mod path;
 pub mod pick;
+pub mod probe;
 pub mod quic;
 pub mod rewrite;
 pub mod rules;

@@ -94,6 +94,12 @@ impl ServiceConfig {
         Self { servers, ..self }
     }
 
+    /// With probes that do not go the way of clients' packets.
+    pub fn probed_at_own_addresses(mut self) -> Self {
+        self.health += ", via = \"address\"";
+        self
+    }
+
     /// Port 5353 of the family's VIP for datagrams; its backends are probed by HTTP.
     pub fn udp(mode: Mode, family: Family) -> Self {
         let mut service = Self::quick(mode, family);

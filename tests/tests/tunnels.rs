@@ -15,9 +15,10 @@ use lb_tests::{
 const REQUESTS: u64 = 200;
 const BACKENDS: u8 = 2;
 
-/// A service for each family of VIPs, over backends with addresses of one.
+/// A service for each family of VIPs, over backends with addresses of one. What is counted in tunnels
+/// are clients' packets alone.
 fn services(mode: Mode, servers: Family) -> [ServiceConfig; 2] {
-    ServiceConfig::both(mode).map(|service| service.over(servers))
+    ServiceConfig::both(mode).map(|service| service.over(servers).probed_at_own_addresses())
 }
 
 /// As many requests as `REQUESTS` to each VIP, and a big file by curl.

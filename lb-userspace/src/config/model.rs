@@ -4,7 +4,7 @@
 //! daemon relies on that and checks nothing again. Order is the order of the file.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub use super::percent::Percent;
 pub use super::prefix::Prefix;
 pub use super::probe::{
     BodyMatch, Ca, Dns, Exec, Grpc, Health, Http, Method, Payload, Probe, Rcode, RecordType,
-    Statuses, Tls, Udp,
+    Statuses, Tls, Udp, Via,
 };
 pub use super::server_id::ServerId;
 pub use super::url::Url;
@@ -300,6 +300,34 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Which way its backends are probed.
+    #[must_use]
+    pub fn probed_via(&self) -> Via {
+        let to_vip = self.mode.is_direct() && self.health.probe.can_be_led();
+        self.health.via.unwrap_or(if to_vip { Via::Vip } else { Via::Address })
+    }
+
+    /// The VIP that a backend is asked at where probes go a client's way: of the first frontend of
+    /// the probe's protocol and the backend's family, else of the first that leads there at all. Of a
+    /// prefix the first address after that of the prefix itself, which some kernels take for a
+    /// broadcast.
+    #[must_use]
+    pub fn probed_vip(&self, backend: IpAddr) -> Option<IpAddr> {
+        let other = |frontend: &Frontend| frontend.vip.address.is_ipv4() != backend.is_ipv4();
+        let leads = |frontend: &&Frontend| self.mode.is_tunnel() || !other(frontend);
+        let found = self.listen.iter().filter(leads);
+        let by_udp = matches!(self.health.probe, Probe::Dns(_) | Probe::Udp(_));
+        let protocol = if by_udp { Protocol::Udp } else { Protocol::Tcp };
+        let best = found.min_by_key(|f| (f.protocol != protocol, other(f)))?;
+        Some(match best.vip.address {
+            IpAddr::V4(v4) if best.vip.length < 31 => Ipv4Addr::from_bits(v4.to_bits() | 1).into(),
+            IpAddr::V6(v6) if best.vip.length < 127 => Ipv6Addr::from_bits(v6.to_bits() | 1).into(),
+            only => only,
+        })
+    }
+}
+
 /// For a service that an older version stored.
 fn udp_timeout() -> Duration {
     Service::UDP_IDLE
@@ -356,6 +384,15 @@ impl fmt::Display for Mode {
             Self::Dsr => "dsr",
             Self::Ipip => "ipip",
             Self::Gue => "gue",
+        })
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vip => "vip",
+            Self::Address => "address",
         })
     }
 }

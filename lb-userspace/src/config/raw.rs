@@ -141,6 +141,7 @@ pub(crate) struct RawHealth {
     pub(crate) expect: Option<Spanned<String>>,
     pub(crate) port: Option<Spanned<i64>>,
     pub(crate) source: Option<Spanned<String>>,
+    pub(crate) via: Option<Spanned<String>>,
     pub(crate) interval: Option<Spanned<String>>,
     pub(crate) fast_interval: Option<Spanned<String>>,
     pub(crate) jitter: Option<Spanned<String>>,

@@ -345,6 +345,57 @@ fn replies_to_nat_are_no_clients_packets() {
 }
 
 #[test]
+fn a_clients_way_to_a_backend() {
+    use crate::config::model::Via;
+
+    let way = |mode: &str, listen: &str, health: &str, backend: &str| {
+        let service = format!(
+            "{HEAD}[[service]]\nname = \"web\"\nmode = \"{mode}\"\nlisten = [{listen}]\n\
+             health = {{ {health} }}\n\
+             backends = [{{ name = \"web-01\", address = \"{backend}\" }}]\n"
+        );
+        let config = parse(&service, "lb.toml").unwrap();
+        assert_eq!(parse(&to_toml(&config), "lb.toml").unwrap(), config);
+        let service = &config.services[0];
+        let vip = service.probed_vip(service.backends[0].address);
+        (service.probed_via(), vip.map(|vip| vip.to_string()))
+    };
+    let vip = |text: &str| Some(text.to_owned());
+    let (v4, v6) = ("\"192.0.2.10:80/tcp\"", "\"[2001:db8::10]:80/tcp\"");
+    let rows = [
+        ("dsr", v4, "tcp = true", "10.0.0.1", Via::Vip, vip("192.0.2.10")),
+        ("dsr", v4, "tcp = true, via = \"address\"", "10.0.0.1", Via::Address, vip("192.0.2.10")),
+        ("nat", v4, "tcp = true", "10.0.0.1", Via::Address, vip("192.0.2.10")),
+        // Of the backend's family where there is one, of the other in tunnels where there is none.
+        ("gue", &format!("{v6}, {v4}"), "tcp = true", "10.0.0.1", Via::Vip, vip("192.0.2.10")),
+        ("ipip", v6, "tcp = true", "10.0.0.1", Via::Vip, vip("2001:db8::10")),
+        // TCP before the family, and anything before nothing.
+        (
+            "ipip",
+            &format!("\"192.0.2.9:80/udp\", {v6}"),
+            "tcp = true",
+            "10.0.0.1",
+            Via::Vip,
+            vip("2001:db8::10"),
+        ),
+        ("dsr", "\"192.0.2.9:80/udp\"", "tcp = true", "10.0.0.1", Via::Vip, vip("192.0.2.9")),
+        ("dsr", "\"192.0.2.0/24:80/tcp\"", "tcp = true", "10.0.0.1", Via::Vip, vip("192.0.2.1")),
+        ("dsr", "\"192.0.2.6/31:80/tcp\"", "tcp = true", "10.0.0.1", Via::Vip, vip("192.0.2.6")),
+        (
+            "dsr",
+            "\"[2001:db8::/64]:80/tcp\"",
+            "tcp = true",
+            "fd00::1",
+            Via::Vip,
+            vip("2001:db8::1"),
+        ),
+    ];
+    for (mode, listen, health, backend, via, vip) in rows {
+        assert_eq!(way(mode, listen, health, backend), (via, vip), "{mode} {listen} {health}");
+    }
+}
+
+#[test]
 fn probes() {
     for (health, at, message) in [
         ("tcp = true, http = \"/\"", "7:31 \"/\"", "two ways to probe | keep one"),
@@ -369,6 +420,8 @@ fn probes() {
         ("fall = 101", "7:19 101", "must be 1 to 100 | 2 or 3"),
         ("port = 0", "7:19 0", "0 is not a port | backend's"),
         ("port = 70000", "7:19 70000", "is not a port | 1 to 65535"),
+        ("via = \"vlp\"", "7:18 \"vlp\"", "not a way of probes | did you mean \"vip\"?"),
+        ("via = \"vip\"", "7:18 \"vip\"", "never asked for the VIP | via = \"address\""),
     ] {
         service(&format!("health = {{ {health} }}"), &format!("{at} | {message}"));
     }

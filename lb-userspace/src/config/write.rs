@@ -133,6 +133,7 @@ pub(super) fn health_keys(health: &Health) -> Vec<(&'static str, String)> {
     let mut keys = probe_keys(&health.probe);
     keys.extend(health.port.map(|port| ("port", port.to_string())));
     keys.extend(health.source.map(|source| ("source", quote(&source))));
+    keys.extend(health.via.map(|via| ("via", quote(&via))));
     keys.push(("interval", quote(&format_duration(health.interval))));
     keys.push(("fast_interval", quote(&format_duration(health.fast_interval))));
     keys.push(("jitter", quote(&format!("{}%", health.jitter))));

@@ -409,6 +409,8 @@ pub enum FailureKind {
     Refused,
     Timeout,
     Reset,
+    /// The server answers at its own address, but not by the way of clients' packets.
+    PathBroken,
     Tls,
     /// HTTP status, gRPC status, health status or DNS response code.
     HttpStatus,
@@ -425,9 +427,12 @@ impl FailureKind {
     #[must_use]
     pub fn is_hard(self) -> bool {
         match self {
-            Self::NoNeighbour | Self::Unreachable | Self::Refused | Self::Timeout | Self::Reset => {
-                true
-            }
+            Self::NoNeighbour
+            | Self::Unreachable
+            | Self::Refused
+            | Self::Timeout
+            | Self::Reset
+            | Self::PathBroken => true,
             Self::Local
             | Self::Tls
             | Self::HttpStatus
@@ -453,6 +458,7 @@ impl FailureKind {
             Self::Refused => "refused",
             Self::Timeout => "timeout",
             Self::Reset => "reset",
+            Self::PathBroken => "path broken",
             Self::Tls => "tls",
             Self::HttpStatus => "status",
             Self::Body => "body",

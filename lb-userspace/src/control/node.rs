@@ -20,12 +20,13 @@ use super::service::{Running, is_probed};
 use super::status::{epoch_ms, milliseconds};
 use super::sweep::{FlowsFound, IdleByRow, NatFound, Swept};
 use super::tables::{Arena, Discarded, Need};
-use crate::config::model::{self, Config, HashPolicy, Mode, Prefix};
+use crate::config::model::{self, Config, HashPolicy, Mode, Prefix, Via};
 use crate::dataplane::frontends::{Listener, Plan};
 use crate::dataplane::lists::Lists;
 use crate::dataplane::maps::LiveMaps;
+use crate::dataplane::probe_path::ProbePath;
 use crate::net::{HopProblem, NextHop, Resolver, TooBig};
-use crate::probe::{ProbeEvent, Prober, Target};
+use crate::probe::{ProbeEvent, Prober, Target, Way};
 use crate::store::Down;
 
 /// Drains by service and backend name: what the operator wants beside the configuration.
@@ -45,6 +46,8 @@ pub struct Node {
     prober: Prober,
     resolver: Resolver,
     next_probe: u64,
+    /// The way of clients' packets, for probes.
+    path: Arc<ProbePath>,
     /// Where the service and backend of each probe were when a configuration was last applied.
     /// Sorted.
     by_probe: Vec<(u64, (u32, u32))>,
@@ -82,6 +85,7 @@ impl Node {
     /// A node without services.
     #[must_use]
     pub fn new(maps: Arc<LiveMaps>, node: model::Node, prober: Prober, resolver: Resolver) -> Self {
+        let path = Arc::new(ProbePath::new(Arc::clone(&maps), node.interfaces.clone()));
         Self {
             servers: Servers::new(Arc::clone(&maps), &node),
             lists: Lists::new(Arc::clone(&maps)),
@@ -92,6 +96,7 @@ impl Node {
             services: Vec::new(),
             prober,
             resolver,
+            path,
             next_probe: 0,
             by_probe: Vec::new(),
             settles: None,
@@ -103,6 +108,12 @@ impl Node {
             was_down: HashMap::new(),
             has_former_servers: false,
         }
+    }
+
+    /// The way of clients' packets, for probes: closed at first.
+    #[must_use]
+    pub fn path(&self) -> Arc<ProbePath> {
+        Arc::clone(&self.path)
     }
 
     /// Takes who was down when the daemon ended: they begin as that.
@@ -475,7 +486,8 @@ impl Node {
         gone.iter().for_each(|backend| self.prober.remove(backend.probe));
         for backend in running.backends.iter().filter(|b| b.probe < first_new) {
             let target = Target::new(service, &backend.config);
-            self.prober.update(backend.probe, target, service.health.clone());
+            let way = way(&self.path, service, &backend.config, backend.server);
+            self.prober.update(backend.probe, target, way, service.health.clone());
         }
         Ok(())
     }
@@ -505,7 +517,8 @@ impl Node {
         let known = before.as_ref().map_or(unknown, |before| before.health.state);
         let health = if is_probed(service) {
             let target = Target::new(service, backend);
-            let begun = self.prober.spawn(probe, target, service.health.clone(), known);
+            let way = way(&self.path, service, backend, server);
+            let begun = self.prober.spawn(probe, target, way, service.health.clone(), known);
             was_down.map_or(begun, |down| HealthSnapshot::inherited(&down, now))
         } else {
             HealthSnapshot::initial(HealthState::Up, now)
@@ -578,6 +591,20 @@ impl Node {
             self.resolver.remove(server);
         }
     }
+}
+
+/// The way of clients' packets to a backend, if its probes are to take it.
+fn way(
+    path: &Arc<ProbePath>,
+    service: &model::Service,
+    backend: &model::Backend,
+    server: u32,
+) -> Option<Way> {
+    if service.probed_via() == Via::Address {
+        return None;
+    }
+    let vip = service.probed_vip(backend.address)?;
+    Some(Way::new(Arc::clone(path), server, vip, service.mode))
 }
 
 /// The sources on a service's list.

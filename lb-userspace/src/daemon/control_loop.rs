@@ -597,7 +597,9 @@ impl ControlLoop {
         self.plane.widen(needed(state)).await.map_err(|error| {
             let error = error.context("the program does not load with what this needs");
             failed(ErrorKind::Refused, &error)
-        })
+        })?;
+        let led = self.plane.lead_probes(&state.config);
+        led.map_err(|error| failed(ErrorKind::Refused, &error))
     }
 
     /// Writes the state that is in force. What cannot be saved is in force all the same.

@@ -7,6 +7,7 @@ mod control_loop;
 pub mod decap;
 mod log;
 mod plane;
+mod probe_way;
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use crate::store::{HealthFile, State, Store};
 
 use control_loop::{ControlLoop, Inputs, Signals};
 use plane::Plane;
+use probe_way::ProbeWay;
 
 /// Balances until SIGTERM or SIGINT, then leaves the interfaces as they were.
 pub fn run(options: RunOptions) -> Result<()> {
@@ -65,6 +67,8 @@ async fn serve(options: RunOptions) -> Result<()> {
     let maps = loaded.maps.clone();
     let mut node = Node::new(maps, state.config.node.clone(), prober, resolver);
     node.inherit(was_down);
+    let mut way = ProbeWay::new(node.path(), &links);
+    way.open(&state.config)?;
     node.apply(&state.config, &state.drains(), true)?;
     node.set_blocked(state.blocks.prefixes())?;
     node.set_frozen(|service| state.freezes.of(service).is_some())?;
@@ -72,9 +76,10 @@ async fn serve(options: RunOptions) -> Result<()> {
 
     let (_path_mtus, too_big) = PathMtuListener::start(state.config.node.gue_port)
         .context("cannot listen for path MTUs of tunnels")?;
-    let plane = Plane::attach(loaded, &links, options.xdp.unwrap_or(state.config.node.xdp))?;
+    let xdp = options.xdp.unwrap_or(state.config.node.xdp);
+    let plane = Plane::attach(loaded, &links, xdp, way)?;
     if let Err(error) = store.write(&state) {
-        plane.detach()?;
+        plane.detach().await?;
         return Err(error);
     }
     tracing::info!(
@@ -108,7 +113,7 @@ async fn serve(options: RunOptions) -> Result<()> {
 
     // Detach first: from here on packets take the way they took before us.
     let (plane, notifier) = control.into_parts();
-    let detached = plane.detach();
+    let detached = plane.detach().await;
     notifier.stop();
     let _ = stop.send(());
     let _ = api.await;

@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 
+use super::probe_way::ProbeWay;
+use crate::config::Config;
 use crate::config::model::XdpPolicy;
 use crate::dataplane::attach::Attached;
 use crate::dataplane::load::Loaded;
@@ -11,11 +13,17 @@ use crate::{net, report};
 pub(super) struct Plane {
     loaded: Loaded,
     attached: Vec<Attached>,
+    way: ProbeWay,
 }
 
 impl Plane {
     /// Attaches the program to all interfaces, or to none.
-    pub(super) fn attach(mut loaded: Loaded, links: &[net::Link], xdp: XdpPolicy) -> Result<Self> {
+    pub(super) fn attach(
+        mut loaded: Loaded,
+        links: &[net::Link],
+        xdp: XdpPolicy,
+        way: ProbeWay,
+    ) -> Result<Self> {
         let mut attached = Vec::new();
         for link in links {
             let interface = Attached::new(loaded.program()?, &link.name, link.ifindex, xdp)?;
@@ -25,7 +33,7 @@ impl Plane {
             loaded.maps.devices.set(&interface.index, [interface.index, 0])?;
             attached.push(interface);
         }
-        Ok(Self { loaded, attached })
+        Ok(Self { loaded, attached, way })
     }
 
     /// The interfaces, as reports show them.
@@ -53,10 +61,16 @@ impl Plane {
         self.loaded.widen(features, &self.attached).await
     }
 
+    /// Has probes take the way of clients' packets, if a service wants that: see [`ProbeWay::open`].
+    pub(super) fn lead_probes(&mut self, config: &Config) -> Result<()> {
+        self.way.open(config)
+    }
+
     /// Leaves the interfaces as they were.
-    pub(super) fn detach(self) -> Result<()> {
-        let Self { loaded, attached } = self;
+    pub(super) async fn detach(self) -> Result<()> {
+        let Self { loaded, attached, way } = self;
+        let closed = way.close().await;
         let remove = |interface: Attached| loaded.maps.devices.remove(&interface.index);
-        attached.into_iter().map(remove).fold(Ok(()), Result::and)
+        attached.into_iter().map(remove).fold(closed, Result::and)
     }
 }

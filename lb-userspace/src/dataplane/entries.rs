@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, Result};
-use aya_obj::generated::bpf_cmd;
+use aya_obj::generated::{BPF_NOEXIST, bpf_cmd};
 use bytemuck::Pod;
 
 use super::bpf::{bpf, zeroed};
@@ -83,6 +83,22 @@ impl<K: Pod + Eq + Hash, V: Pod> Entries<K, V> {
         }
         self.element(bpf_cmd::BPF_MAP_UPDATE_ELEM, key, &mut value, 0)
             .context("cannot write an entry of a BPF map")
+    }
+
+    /// Makes an entry. Whether it did: no other's is overwritten.
+    pub fn add(&self, key: &K, mut value: V) -> Result<bool> {
+        #[cfg(test)]
+        if let Map::Memory(table) = &self.map {
+            let is_new = table.get(key).is_none();
+            anyhow::ensure!(!is_new || table.set(key, value), "no room");
+            return Ok(is_new);
+        }
+        let flags = u64::from(BPF_NOEXIST);
+        match self.element(bpf_cmd::BPF_MAP_UPDATE_ELEM, key, &mut value, flags) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error).context("cannot make an entry of a BPF map"),
+        }
     }
 
     /// Deletes an entry; one that is gone already is as good.

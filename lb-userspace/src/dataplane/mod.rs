@@ -20,6 +20,7 @@ pub mod maps;
 pub(crate) mod memory;
 pub(crate) mod object;
 mod private_fs;
+pub mod probe_path;
 pub mod regions;
 pub mod services;
 #[cfg(test)]

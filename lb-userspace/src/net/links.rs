@@ -1,7 +1,9 @@
 //! One-time questions about this host: its interfaces, addresses and ephemeral ports.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::ffi::CStr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result};
@@ -30,6 +32,72 @@ pub async fn first_down(names: &[String]) -> Result<Option<String>> {
 pub async fn local_addresses() -> Result<BTreeSet<IpAddr>> {
     let addresses = Netlink::open()?.addresses().await;
     Ok(addresses.context("cannot list this host's addresses")?.into_iter().collect())
+}
+
+/// Addresses by which hosts elsewhere reach these interfaces: none of a link alone.
+pub fn addresses_of(interfaces: &[String]) -> io::Result<Vec<IpAddr>> {
+    let mut first = std::ptr::null_mut();
+    // SAFETY: the list is written on success only, and freed below.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let (mut found, mut next) = (Vec::new(), first);
+    // SAFETY: the elements are the list's, whole, until it is freed.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        next = entry.ifa_next;
+        // SAFETY: the name ends with a zero byte.
+        let name = unsafe { CStr::from_ptr(entry.ifa_name) };
+        if interfaces.iter().any(|wanted| wanted.as_bytes() == name.to_bytes()) {
+            // SAFETY: null, or an address of the family that it says.
+            found.extend(unsafe { address_at(entry.ifa_addr) }.filter(is_for_others));
+        }
+    }
+    // SAFETY: made above, and nothing points into it any more.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(found)
+}
+
+/// The address, if it is of a family we know.
+///
+/// # Safety
+///
+/// The pointer is null, or to a socket address of the size that its family has.
+unsafe fn address_at(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the caller's.
+    unsafe {
+        match i32::from(address.as_ref()?.sa_family) {
+            libc::AF_INET => {
+                let v4 = address.cast::<libc::sockaddr_in>().read_unaligned();
+                Some(Ipv4Addr::from_bits(u32::from_be(v4.sin_addr.s_addr)).into())
+            }
+            libc::AF_INET6 => {
+                let v6 = address.cast::<libc::sockaddr_in6>().read_unaligned();
+                Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_for_others(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_loopback(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local() && !v6.is_loopback(),
+    }
+}
+
+/// Takes the `clsact` of an interface off, unless somebody's filters are in it, or it is gone.
+pub async fn remove_idle_clsact(ifindex: u32) -> Result<()> {
+    let removed = Netlink::open()?.remove_idle_clsact(ifindex).await;
+    match removed {
+        Err(error) if !is_gone(&error) => Err(error).context("cannot take the clsact off"),
+        _ => Ok(()),
+    }
+}
+
+/// The interface, or what was on it, is no longer there.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL))
 }
 
 /// Ports the host takes for its own outgoing connections.
@@ -85,6 +153,9 @@ mod tests {
             assert_eq!(error, "there is no interface \"eht0\"; this host has lo, eth1, eth0");
             let addresses = local_addresses().await.unwrap();
             assert!(addresses.contains(&"10.0.0.1".parse().unwrap()), "{addresses:?}");
+            let of = |name: &str| addresses_of(&[name.to_owned()]).unwrap();
+            assert_eq!(of("eth0"), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+            assert!(of("lo").is_empty() && of("eth1").is_empty());
         });
     }
 }

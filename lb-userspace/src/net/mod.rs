@@ -1,8 +1,8 @@
 //! What the kernel knows of the network: links, addresses, and the next hop to every server.
 //!
 //! All of it is read over netlink in the network namespace of the calling thread, but for path MTUs,
-//! which come as ICMP messages. Nothing here changes links, addresses or routes; the one thing asked
-//! of the kernel is to look for neighbours.
+//! which come as ICMP messages. Nothing here changes links, addresses or routes; what is asked of the
+//! kernel is to look for neighbours, and to take off the `clsact` that we put on an interface.
 
 mod devices;
 mod facts;
@@ -19,7 +19,9 @@ pub(crate) mod testbed;
 pub use devices::{InterfaceProblem, VlanProblem};
 pub use facts::{Link, Vlan};
 pub use hop::{HopProblem, NextHop, Remote};
-pub use links::{devices, first_down, ip_local_port_range, local_addresses};
+pub use links::{
+    addresses_of, devices, first_down, ip_local_port_range, local_addresses, remove_idle_clsact,
+};
 pub use path_mtu::{LIFETIME as PATH_MTU_LIFETIME, PathMtuListener, PathMtus, TooBig};
 pub use resolver::{NextHopEvent, Resolver};
 

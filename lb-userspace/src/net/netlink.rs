@@ -11,6 +11,7 @@ use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use rtnetlink::packet_route::tc::TcHandle;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
@@ -20,6 +21,8 @@ use super::facts::{Link, Links, Neighbour, Route};
 
 /// The kernel answers at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Where a `clsact` sits on an interface (`linux/pkt_sched.h`).
+const TC_H_CLSACT: u32 = 0xffff_fff1;
 /// Room for a burst of notifications; beyond it everything is read anew.
 const EVENT_BUFFER: usize = 1 << 20;
 
@@ -88,6 +91,20 @@ impl Netlink {
             Some(NetlinkPayload::Error(_)) => Ok(Neighbour::Absent),
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         }
+    }
+
+    /// Takes the `clsact` of an interface off, unless there are filters in it.
+    pub(super) async fn remove_idle_clsact(&self, ifindex: u32) -> io::Result<()> {
+        let ifindex = i32::try_from(ifindex).map_err(io::Error::other)?;
+        let filters = || self.handle.traffic_filter(ifindex).get();
+        for there in [filters().ingress(), filters().egress()] {
+            if !answered(there.execute().try_collect::<Vec<_>>()).await?.is_empty() {
+                return Ok(());
+            }
+        }
+        let mut request = self.handle.qdisc().del(ifindex);
+        request.message_mut().header.parent = TcHandle::from(TC_H_CLSACT);
+        answered(request.execute()).await
     }
 
     /// Makes the kernel look for the neighbour, or confirm it, as if a packet were sent to it.

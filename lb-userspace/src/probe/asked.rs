@@ -3,6 +3,7 @@
 use regex_lite::Regex;
 
 use super::tls::{self, Client, Configs};
+use super::way::Passage;
 use super::{Failure, Limit, Target, connect, datagram, dns, exec, grpc, http, icmp};
 use crate::config::model::{BodyMatch, Http, Probe};
 
@@ -24,14 +25,20 @@ impl Asked {
         Self { probe: probe.clone(), tls: Client::of(probe, configs), regex }
     }
 
-    pub(super) async fn ask(&self, target: &Target, limit: Limit) -> Result<(), Failure> {
+    /// Through `passage`, if there is one; what goes over neither TCP nor UDP knows none.
+    pub(super) async fn ask(
+        &self,
+        target: &Target,
+        passage: Option<&Passage<'_>>,
+        limit: Limit,
+    ) -> Result<(), Failure> {
         match &self.probe {
             Probe::None => Ok(()),
-            Probe::Tcp => connect::connect(target, limit).await.map(drop),
+            Probe::Tcp => connect::connect(target, passage, limit).await.map(drop),
             Probe::Http(http) => {
                 let question =
                     http::Question { target: target.address, http, regex: self.regex.as_ref() };
-                let stream = connect::connect(target, limit).await?;
+                let stream = connect::connect(target, passage, limit).await?;
                 match self.client()? {
                     None => question.ask(stream, limit).await,
                     Some(tls) => {
@@ -43,7 +50,7 @@ impl Asked {
             }
             Probe::Grpc(grpc) => {
                 let question = grpc::Question { target: target.address, grpc };
-                let stream = connect::connect(target, limit).await?;
+                let stream = connect::connect(target, passage, limit).await?;
                 match self.client()? {
                     None => question.ask(stream, limit).await,
                     Some(tls) => {
@@ -53,8 +60,8 @@ impl Asked {
                     }
                 }
             }
-            Probe::Dns(asked) => dns::dns(target, asked, limit).await,
-            Probe::Udp(asked) => datagram::udp(target, asked, limit).await,
+            Probe::Dns(asked) => dns::dns(target, passage, asked, limit).await,
+            Probe::Udp(asked) => datagram::udp(target, passage, asked, limit).await,
             Probe::Icmp => icmp::icmp(target, limit).await,
             Probe::Exec(asked) => exec::exec(target, asked, limit).await,
         }

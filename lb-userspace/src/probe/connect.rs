@@ -9,16 +9,21 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::cause::{self, Cause, What};
+use super::way::Passage;
 use super::{Failure, FailureKind, Limit, Target};
 
 /// How libraries say that the server has ended a connection.
 const ENDS: [io::ErrorKind; 3] =
     [io::ErrorKind::UnexpectedEof, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
 
-/// Connects; the connection is reset when dropped.
-pub(super) async fn connect(target: &Target, limit: Limit) -> Result<TcpStream, Failure> {
+/// Connects, through `passage` if there is one; the connection is reset when dropped.
+pub(super) async fn connect(
+    target: &Target,
+    passage: Option<&Passage<'_>>,
+    limit: Limit,
+) -> Result<TcpStream, Failure> {
     let address = target.address;
-    let socket = open(target, Type::STREAM, None)?;
+    let socket = open(target, passage, Type::STREAM, Protocol::TCP)?;
     let begun = socket.set_linger(Some(Duration::ZERO)).and_then(|()| begin(&socket, address));
     begun.map_err(|error| failure(&error, address))?;
     let stream = TcpStream::from_std(socket.into()).map_err(|error| failure(&error, address))?;
@@ -40,10 +45,11 @@ pub(super) async fn connect(target: &Target, limit: Limit) -> Result<TcpStream, 
 /// A datagram socket of any kind that hears `target` alone.
 pub(super) fn datagrams(
     target: &Target,
+    passage: Option<&Passage<'_>>,
     kind: Type,
     protocol: Protocol,
 ) -> Result<UdpSocket, Failure> {
-    let socket = open(target, kind, Some(protocol))?;
+    let socket = open(target, passage, kind, protocol)?;
     socket
         .connect(&target.address.into())
         .and_then(|()| UdpSocket::from_std(socket.into()))
@@ -55,10 +61,15 @@ pub(super) fn datagram_failure(error: &io::Error, socket: &UdpSocket, target: &T
     explain(error, target.address, cause::take(socket))
 }
 
-fn open(target: &Target, kind: Type, protocol: Option<Protocol>) -> Result<Socket, Failure> {
+fn open(
+    target: &Target,
+    passage: Option<&Passage<'_>>,
+    kind: Type,
+    protocol: Protocol,
+) -> Result<Socket, Failure> {
     let ipv6 = target.address.is_ipv6();
     let domain = if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
-    let socket = Socket::new(domain, kind.nonblocking(), protocol)
+    let socket = Socket::new(domain, kind.nonblocking(), Some(protocol))
         .map_err(|error| local(&error, "a socket"))?;
     cause::keep(&socket, ipv6).map_err(|error| local(&error, "a socket"))?;
     if let Some(mark) = target.mark {
@@ -67,6 +78,9 @@ fn open(target: &Target, kind: Type, protocol: Option<Protocol>) -> Result<Socke
     if let Some(source) = target.source {
         let bound = socket.bind(&SocketAddr::new(source, 0).into());
         bound.map_err(|error| local(&error, &format!("a socket from {source}")))?;
+    }
+    if let Some(passage) = passage {
+        passage.enter(&socket, target, protocol)?;
     }
     Ok(socket)
 }

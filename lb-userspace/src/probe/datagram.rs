@@ -5,14 +5,20 @@ use tokio::net::UdpSocket;
 
 use super::connect::{datagram_failure, datagrams};
 use super::excerpt::excerpt;
+use super::way::Passage;
 use super::{Failure, FailureKind, Limit, Target};
 use crate::config::model::Udp;
 
 /// Bytes of an answer that are looked at.
 const LONGEST: usize = 4096;
 
-pub(super) async fn udp(target: &Target, udp: &Udp, limit: Limit) -> Result<(), Failure> {
-    let socket = datagrams(target, Type::DGRAM, Protocol::UDP)?;
+pub(super) async fn udp(
+    target: &Target,
+    passage: Option<&Passage<'_>>,
+    udp: &Udp,
+    limit: Limit,
+) -> Result<(), Failure> {
+    let socket = datagrams(target, passage, Type::DGRAM, Protocol::UDP)?;
     let at = target.address;
     let silence = || format!("no UDP answer from {at}");
     exchange(&socket, target, limit, udp.payload.bytes(), silence, |answer| {

@@ -8,14 +8,20 @@ use socket2::{Protocol, Type};
 
 use super::connect::datagrams;
 use super::datagram::exchange;
+use super::way::Passage;
 use super::{Failure, FailureKind, Limit, Target, random};
 use crate::config::model::{Dns, Rcode, RecordType};
 
 /// Answers that are named in a failure.
 const SHOWN: usize = 3;
 
-pub(super) async fn dns(target: &Target, dns: &Dns, limit: Limit) -> Result<(), Failure> {
-    let socket = datagrams(target, Type::DGRAM, Protocol::UDP)?;
+pub(super) async fn dns(
+    target: &Target,
+    passage: Option<&Passage<'_>>,
+    dns: &Dns,
+    limit: Limit,
+) -> Result<(), Failure> {
+    let socket = datagrams(target, passage, Type::DGRAM, Protocol::UDP)?;
     // The source port is random, too: late and forged answers have 32 bits to guess.
     let [high, low, ..] = random().to_be_bytes();
     let id = u16::from_be_bytes([high, low]);

@@ -16,7 +16,7 @@ pub(super) async fn icmp(target: &Target, limit: Limit) -> Result<(), Failure> {
     // A port would be a protocol number to a raw socket.
     let mut target = target.clone();
     target.address.set_port(0);
-    let socket = datagrams(&target, Type::RAW, protocol)?;
+    let socket = datagrams(&target, None, Type::RAW, protocol)?;
     let cookie = random().to_be_bytes();
     let request = request(ipv6, cookie);
     let silence = || format!("no echo reply from {at}");

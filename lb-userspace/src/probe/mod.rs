@@ -20,6 +20,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod way;
 
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
@@ -32,11 +33,12 @@ pub use prober::{BATCH, Key, ProbeEvent, Prober};
 pub use self_test::self_test;
 pub use target::Target;
 pub use tls::Configs;
+pub use way::{Way, probe_by_way};
 
 /// Asks `target` once; `timeout` covers connecting and the answer together.
 pub async fn probe(target: &Target, asked: &Asked, timeout: Duration) -> ProbeResult {
     let started = Instant::now();
-    asked.ask(target, Limit { deadline: started + timeout, timeout }).await?;
+    asked.ask(target, None, Limit { deadline: started + timeout, timeout }).await?;
     Ok(Success { latency: started.elapsed() })
 }
 

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Asked, Configs, Target, random};
+use super::{Asked, Configs, Target, Way, random};
 use crate::config::model::{Health, Probe};
 use crate::control::health::{
     HealthMachine, HealthSnapshot, HealthState, Policy, ProbeResult, Transition,
@@ -73,25 +73,31 @@ impl Prober {
         (Self { tasks: HashMap::new(), events, configs: Configs::default() }, receiver)
     }
 
-    /// Probes `target` from now on; `known` is the state it is taken to be in until then.
+    /// Probes `target` from now on, by `way` if there is one; `known` is the state it is taken to be
+    /// in until then.
     ///
     /// Returns the health it starts with. A task of the same key is replaced.
     pub fn spawn(
         &mut self,
         key: Key,
         target: Target,
+        way: Option<Way>,
         health: Health,
         known: HealthState,
     ) -> HealthSnapshot {
         let machine = HealthMachine::resume(Policy::from(&health), known, now().into_std());
         let snapshot = machine.snapshot();
-        let plan = Plan::new(target, health, &mut self.configs);
+        let plan = Plan::new(target, way, health, &mut self.configs);
         let (plan, changes) = watch::channel(plan);
         let hurry = Arc::new(Notify::new());
         let follower =
             Follower::new(key, machine, (changes, Arc::clone(&hurry)), self.events.clone());
-        let ask = |plan: Plan| async move {
-            super::probe(&plan.target, &plan.asked, plan.health.timeout).await
+        let ask = |plan: Plan, doubted| async move {
+            let Plan { target, way, asked, health: Health { timeout, .. } } = plan;
+            match way {
+                Some(way) => super::probe_by_way(&way, &target, &asked, timeout, doubted).await,
+                None => super::probe(&target, &asked, timeout).await,
+            }
         };
         let task = tokio::spawn(follower.run(ask));
         self.tasks.insert(key, Task { plan, hurry, task });
@@ -101,17 +107,17 @@ impl Prober {
     /// Changes what is probed and how. Health is kept where the target is the same.
     ///
     /// An unknown key is started from unknown, if there is something to probe.
-    pub fn update(&mut self, key: Key, target: Target, health: Health) {
+    pub fn update(&mut self, key: Key, target: Target, way: Option<Way>, health: Health) {
         let Some(task) = self.tasks.get(&key) else {
             if health.probe != Probe::None {
-                self.spawn(key, target, health, HealthState::Unknown);
+                self.spawn(key, target, way, health, HealthState::Unknown);
             }
             return;
         };
         task.plan.send_if_modified(|plan| {
-            let changed = plan.target != target || plan.health != health;
+            let changed = plan.target != target || plan.way != way || plan.health != health;
             if changed {
-                *plan = Plan::new(target, health, &mut self.configs);
+                *plan = Plan::new(target, way, health, &mut self.configs);
             }
             changed
         });
@@ -134,15 +140,17 @@ impl Prober {
 #[derive(Clone, Debug)]
 struct Plan {
     target: Target,
+    /// How clients' packets go there, if probes are to follow them.
+    way: Option<Way>,
     health: Health,
     /// What `health` has asked, made ready.
     asked: Arc<Asked>,
 }
 
 impl Plan {
-    fn new(target: Target, health: Health, configs: &mut Configs) -> Self {
+    fn new(target: Target, way: Option<Way>, health: Health, configs: &mut Configs) -> Self {
         let asked = Arc::new(Asked::new(&health.probe, configs));
-        Self { target, health, asked }
+        Self { target, way, health, asked }
     }
 }
 
@@ -189,16 +197,17 @@ impl Follower {
     /// Runs until it is aborted or nobody listens any more.
     async fn run<A, F>(mut self, ask: A)
     where
-        A: Fn(Plan) -> F,
+        A: Fn(Plan, bool) -> F,
         F: Future<Output = ProbeResult>,
     {
         while self.follow_plan(&ask).await.is_some() {}
     }
 
-    /// Probes by the present plan until it changes; `None` when there is nothing left to do.
+    /// Probes by the present plan until it changes; asks with it, and whether the last answer was a
+    /// failure. `None` when there is nothing left to do.
     async fn follow_plan<A, F>(&mut self, ask: &A) -> Option<()>
     where
-        A: Fn(Plan) -> F,
+        A: Fn(Plan, bool) -> F,
         F: Future<Output = ProbeResult>,
     {
         let plan = self.plan.borrow_and_update().clone();
@@ -223,7 +232,8 @@ impl Follower {
                 () = sleep_until(next) => {
                     let started = now();
                     self.last_start = Some(started);
-                    let asked = ask(plan.clone());
+                    let doubted = self.machine.snapshot().failing_since.is_some();
+                    let asked = ask(plan.clone(), doubted);
                     in_flight.push(async move { Answer { started, result: asked.await } });
                     next = self.next_start(&plan.health, in_flight.len());
                 }

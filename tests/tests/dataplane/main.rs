@@ -13,6 +13,7 @@ mod frames;
 mod parity;
 mod places;
 mod policies;
+mod probe_path;
 mod random;
 mod rig;
 mod rows;

@@ -37,6 +37,8 @@ pub(super) struct Told {
     pub(super) tests_failed: Option<u32>,
     /// Missing if the program did not load.
     pub(super) verified_instructions: Option<u32>,
+    /// Of the programs that lead probes.
+    pub(super) probes_instructions: Option<u32>,
 }
 
 impl Machine<'_> {
@@ -147,9 +149,10 @@ mod tests {
             tests_passed: Some(1),
             tests_failed: Some(20),
             verified_instructions: None,
+            probes_instructions: Some(3863),
         };
         let line = "test x ... ok\nholdfast-result {\"kernel\": \"6.1.0-50-cloud-amd64\", \"exit\": 101, \
-                    \"tests_passed\": 1, \"tests_failed\": 20, \"verified_instructions\": null}\n[ 1.0] Power down";
+                    \"tests_passed\": 1, \"tests_failed\": 20, \"verified_instructions\": null, \"probes_instructions\": 3863}\n[ 1.0] Power down";
         assert_eq!(result_of(line), Some(told));
         assert_eq!(result_of("Kernel panic"), None);
         assert_eq!(result_of("holdfast-result {\"kernel\""), None);

@@ -7,6 +7,10 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mount -t bpf bpf /sys/fs/bpf
+# Such as are no part of this kernel.
+for module in /modules/*.ko; do
+    [ -e "$module" ] && insmod "$module"
+done
 # The test runner says that packets came by interface 1.
 ip link set lo up
 
@@ -28,5 +32,6 @@ sum() {
 echo "holdfast-result {\"kernel\": \"$(uname -r)\", \"exit\": $(cat /tmp/exit)," \
     "\"tests_passed\": $(sum 4)," \
     "\"tests_failed\": $(sum 6)," \
-    "\"verified_instructions\": $(number '^verified instructions: \([0-9]*\) .*')}"
+    "\"verified_instructions\": $(number '^verified instructions: \([0-9]*\) .*')," \
+    "\"probes_instructions\": $(number "^instructions of the probes' programs: \([0-9]*\)")}"
 poweroff -f

@@ -1,12 +1,20 @@
 //! The guest's whole file system as a `newc` archive (Documentation/driver-api/early-userspace/buffer-format.rst):
 //! a format so small that writing it costs less than requiring `cpio`.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
+
+/// Modules that the test needs where they are no part of the kernel: programs of tc as filters.
+const MODULES: [&str; 2] = ["sch_ingress", "cls_bpf"];
 
 /// An archive with the init script, busybox and the test program.
 pub(super) fn build(busybox: &Path, test: &Path) -> Result<Vec<u8>> {
@@ -21,6 +29,38 @@ pub(super) fn build(busybox: &Path, test: &Path) -> Result<Vec<u8>> {
     archive.add("bin/busybox", PROGRAM, &read(busybox)?);
     archive.add("dataplane", PROGRAM, &read(test)?);
     Ok(archive.finish())
+}
+
+/// An archive with a kernel's own modules, to follow the other one: the kernel unpacks one after the
+/// other. `package` is the kernel's, unpacked.
+pub(super) fn modules(package: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    archive.add("modules", DIRECTORY, &[]);
+    let versions = fs::read_dir(package.join("lib/modules")).into_iter().flatten().flatten();
+    for version in versions {
+        let directory = version.path().join("kernel/net/sched");
+        for name in MODULES {
+            let plain = directory.join(format!("{name}.ko"));
+            let packed = directory.join(format!("{name}.ko.xz"));
+            let content = if plain.exists() {
+                fs::read(&plain).with_context(|| format!("cannot read {}", plain.display()))?
+            } else if packed.exists() {
+                unpack(&packed)?
+            } else {
+                continue;
+            };
+            archive.add(&format!("modules/{name}.ko"), FILE, &content);
+        }
+    }
+    Ok(archive.finish())
+}
+
+fn unpack(packed: &PathBuf) -> Result<Vec<u8>> {
+    let output = Command::new("xz").arg("-dc").arg(packed).output().context("cannot run xz")?;
+    if !output.status.success() {
+        bail!("xz does not unpack {}", packed.display());
+    }
+    Ok(output.stdout)
 }
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! `cargo xtask kernels`: the XDP program and its packet fixtures on other kernels than the one that runs.
+//! `cargo xtask kernels`: the eBPF programs and their packet fixtures on other kernels than the one that runs.
 //!
 //! Each kernel is a Debian package, booted in an emulated machine whose file system is the test program and little
 //! else. Everything is kept under `target/kernels`; only the emulator is installed.
@@ -56,6 +56,8 @@ struct Row {
     tests_passed: u32,
     tests_failed: u32,
     verified_instructions: Option<u32>,
+    /// Of the programs that lead probes.
+    probes_instructions: Option<u32>,
     time_s: f64,
     log: PathBuf,
 }
@@ -72,14 +74,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     install_emulator()?;
     let test = fixtures::build(&directory.join("build"))?;
     let busybox = archive.package("busybox-static")?.join("bin/busybox");
+    let common = initramfs::build(&busybox, &test)?;
     let initramfs = directory.join("initramfs");
-    fs::write(&initramfs, initramfs::build(&busybox, &test)?)
-        .with_context(|| format!("cannot write {}", initramfs.display()))?;
 
     let limit = Duration::from_secs(options.timeout);
     let rows = kernels
         .iter()
-        .map(|kernel| test_on(kernel, &initramfs, packets, limit, &directory))
+        .map(|kernel| {
+            // Its image is in `boot` of its package.
+            let package = kernel.ancestors().nth(2).unwrap_or(kernel);
+            fs::write(&initramfs, [common.clone(), initramfs::modules(package)?].concat())
+                .with_context(|| format!("cannot write {}", initramfs.display()))?;
+            test_on(kernel, &initramfs, packets, limit, &directory)
+        })
         .collect::<Result<Vec<_>>>()?;
     report(&rows, packets, options.output)?;
     let failed = rows.iter().filter(|row| !row.passed).count();
@@ -179,13 +186,24 @@ impl Row {
         let tests_passed = told.and_then(|told| told.tests_passed).unwrap_or(0);
         let tests_failed = told.and_then(|told| told.tests_failed).unwrap_or(0);
         let verified_instructions = told.and_then(|told| told.verified_instructions);
+        let probes_instructions = told.and_then(|told| told.probes_instructions);
         let passed = told.is_some_and(|told| told.exit == 0)
             && tests_passed > 0
             && tests_failed == 0
-            && verified_instructions.is_some();
+            && verified_instructions.is_some()
+            && probes_instructions.is_some();
         let kernel = told.map_or(kernel, |told| told.kernel.clone());
         let time_s = time.as_secs_f64();
-        Self { kernel, passed, tests_passed, tests_failed, verified_instructions, time_s, log }
+        Self {
+            kernel,
+            passed,
+            tests_passed,
+            tests_failed,
+            verified_instructions,
+            probes_instructions,
+            time_s,
+            log,
+        }
     }
 }
 
@@ -197,16 +215,17 @@ fn report(rows: &[Row], packets: u32, output: Output) -> Result<()> {
         return Ok(());
     }
     println!(
-        "\n{:<32}  {:<6}  {:>7}  {:>21}  {:>7}",
-        "KERNEL", "RESULT", "TESTS", "VERIFIED INSTRUCTIONS", "TIME"
+        "\n{:<32}  {:<6}  {:>7}  {:>21}  {:>8}  {:>7}",
+        "KERNEL", "RESULT", "TESTS", "VERIFIED INSTRUCTIONS", "(PROBES)", "TIME"
     );
     for row in rows {
         println!(
-            "{:<32}  {:<6}  {:>7}  {:>21}  {:>5.0} s",
+            "{:<32}  {:<6}  {:>7}  {:>21}  {:>8}  {:>5.0} s",
             row.kernel,
             if row.passed { "ok" } else { "FAILED" },
             format!("{}/{}", row.tests_passed, row.tests_passed + row.tests_failed),
-            row.verified_instructions.map_or_else(|| "-".to_owned(), |count| count.to_string()),
+            or_dash(row.verified_instructions),
+            or_dash(row.probes_instructions),
             row.time_s
         );
     }
@@ -214,6 +233,10 @@ fn report(rows: &[Row], packets: u32, output: Output) -> Result<()> {
         "\n{packets} random packets on each, beside the fixtures; {PACKETS_VARIABLE} changes that."
     );
     Ok(())
+}
+
+fn or_dash(count: Option<u32>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
 }
 
 #[cfg(test)]
@@ -233,6 +256,7 @@ mod tests {
                 tests_passed,
                 tests_failed,
                 verified_instructions,
+                probes_instructions: verified_instructions,
             })
         };
         for (told, passed) in [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::probe;
-use crate::config::model::{Backend, Health, Probe, Service};
+use crate::config::model::{Backend, Health, Mode, Probe, Service, Via};
 use crate::config::place::{Gaps, Place, Problem};
 use crate::config::value::format_duration;
 
@@ -17,6 +17,7 @@ const MOST_JITTER: u8 = 50;
 pub(crate) fn check(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>) {
     let health = &service.health;
     no_port(s, service, gaps, problems);
+    no_way(s, service, gaps, problems);
     let mut add = |key, message: String, hint: &str| {
         problems.push(Problem::new(Place::HealthKey(s, key), message, hint));
     };
@@ -77,6 +78,27 @@ fn no_port(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>
         .with(Place::Listen(s, 0), "all ports");
         problem.conflict = false;
         problems.push(problem);
+    }
+}
+
+/// A backend in `nat` does not know the VIP; some probes can't be led there.
+fn no_way(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>) {
+    let probe = &service.health.probe;
+    if service.health.via == Some(Via::Vip) && matches!(probe, Probe::Icmp | Probe::Exec(_)) {
+        problems.push(Problem::new(
+            Place::HealthKey(s, "via"),
+            format!("an {} probe can't be sent to the VIP", probe.key()),
+            "remove this key, or choose a probe over TCP or UDP, such as tcp = true",
+        ));
+        return;
+    }
+    let known = !gaps.contains(&Place::ServiceKey(s, "mode"));
+    if known && service.mode == Mode::Nat && service.health.via == Some(Via::Vip) {
+        problems.push(Problem::new(
+            Place::HealthKey(s, "via"),
+            "a backend in mode nat is never asked for the VIP",
+            "remove this key, or write via = \"address\": clients' packets go there as well",
+        ));
     }
 }
 

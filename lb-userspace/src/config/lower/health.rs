@@ -3,10 +3,12 @@
 use toml::Spanned;
 
 use super::{Lowering, to_u32};
-use crate::config::model::{Health, Probe};
+use crate::config::model::{Health, Probe, Via};
 use crate::config::place::Place;
 use crate::config::raw::RawHealth;
 use crate::config::value::parse_percent;
+
+const WAYS: [(&str, Via); 2] = [("vip", Via::Vip), ("address", Via::Address)];
 
 impl Lowering {
     pub(super) fn health(
@@ -26,6 +28,10 @@ impl Lowering {
         Health {
             port: raw.port.take().and_then(|port| self.port(key("port"), port)),
             source: raw.source.take().and_then(|text| self.address(key("source"), text)),
+            via: raw
+                .via
+                .take()
+                .and_then(|via| self.choice(key("via"), via, "a way of probes", &WAYS)),
             interval,
             fast_interval: self.duration(key("fast_interval"), raw.fast_interval.take(), fast),
             jitter: jitter.unwrap_or(default.jitter),

@@ -25,6 +25,10 @@ pub struct Health {
     /// Address that probes come from; `None` is the route's preferred source.
     #[serde(default)]
     pub source: Option<IpAddr>,
+    /// Which way probes go; `None` is the mode's and the protocol's
+    /// ([`Service::probed_via`](super::model::Service::probed_via)).
+    #[serde(default)]
+    pub via: Option<Via>,
     pub interval: Duration,
     /// Interval from the first contrary result until the state is settled.
     pub fast_interval: Duration,
@@ -43,6 +47,16 @@ pub struct Health {
     /// The longest of these times; a backend that was up for as long begins anew.
     #[serde(default = "hold_down_max")]
     pub hold_down_max: Duration,
+}
+
+/// Which way probes go to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// A client's: to the VIP, by the service's mode.
+    Vip,
+    /// Straight to the backend's own address.
+    Address,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +201,7 @@ impl Health {
             probe,
             port: None,
             source: None,
+            via: None,
             interval: Duration::from_secs(1),
             fast_interval: Duration::from_millis(100),
             jitter: Self::JITTER,
@@ -236,6 +251,12 @@ impl Probe {
             Self::Grpc(grpc) => grpc.tls.as_ref(),
             _ => None,
         }
+    }
+
+    /// Whether it can be led to the VIP: what goes over TCP or UDP, from sockets of the daemon.
+    #[must_use]
+    pub fn can_be_led(&self) -> bool {
+        !matches!(self, Self::None | Self::Icmp | Self::Exec(_))
     }
 
     /// Whether it goes to a port at all.

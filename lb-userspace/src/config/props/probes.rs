@@ -14,11 +14,14 @@ pub(super) fn health() -> impl Strategy<Value = Health> {
     let ms = |range: std::ops::RangeInclusive<u64>| range.prop_map(Duration::from_millis);
     let port = prop::option::of(1..=u16::MAX);
     let times = (ms(100..=3_600_000), ms(10..=100), ms(10..=60_000), 0..=50u8);
-    (probe(), port, any::<bool>(), times, 1..=100u32, 1..=100u32).prop_map(
-        |(probe, port, sourced, (interval, fast_interval, timeout, jitter), rise, fall)| Health {
+    // The other way is no valid one in every mode and of every probe.
+    let via = prop::option::of(Just(Via::Address));
+    (probe(), port, any::<bool>(), via, times, 1..=100u32, 1..=100u32).prop_map(
+        |(probe, port, sourced, via, (interval, fast_interval, timeout, jitter), rise, fall)| Health {
             port: port.filter(|_| probe != Probe::Icmp),
             // `fit_backends` makes it one of the backends' family.
             source: sourced.then(|| [10, 9, 9, 8].into()),
+            via,
             probe,
             interval,
             fast_interval,

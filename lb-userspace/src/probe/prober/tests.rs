@@ -62,13 +62,13 @@ impl Scene {
         let starts = Rc::new(RefCell::new(Vec::new()));
         let machine = HealthMachine::resume(Policy::from(&health), known, now().into_std());
         let target = target("192.0.2.1:80".parse().unwrap());
-        let plan = Plan::new(target, health, &mut Configs::default());
+        let plan = Plan::new(target, None, health, &mut Configs::default());
         let (plan, changes) = watch::channel(plan);
         let (sender, events) = mpsc::channel(QUEUE);
         let hurry = Arc::new(Notify::new());
         let follower = Follower::new(7, machine, (changes, Arc::clone(&hurry)), sender);
         let (told, noted) = (manner.clone(), starts.clone());
-        let task = tokio::task::spawn_local(follower.run(move |plan: Plan| {
+        let task = tokio::task::spawn_local(follower.run(move |plan: Plan, _| {
             noted.borrow_mut().push(now());
             let manner = *told.borrow();
             async move { manner.treat(plan.health.timeout).await }
@@ -256,7 +256,7 @@ async fn a_real_server_is_probed_until_it_is_removed() {
     let target = target(address);
     let quick = Health { interval: 20 * MS, fast_interval: 5 * MS, ..health() };
     let (mut prober, mut events) = Prober::new();
-    let start = prober.spawn(1, target.clone(), quick.clone(), HealthState::Unknown);
+    let start = prober.spawn(1, target.clone(), None, quick.clone(), HealthState::Unknown);
     assert_eq!(start.state, HealthState::Unknown);
     let event = events.recv().await.unwrap();
     assert_eq!((event.key, event.snapshot.state), (1, HealthState::Unknown));
@@ -270,7 +270,7 @@ async fn a_real_server_is_probed_until_it_is_removed() {
     };
     let text = format!("refused: connection refused on {address}");
     assert_eq!(down.failure.map(|failure| failure.text), Some(text));
-    prober.update(1, target, Health { probe: Probe::None, ..quick });
+    prober.update(1, target, None, Health { probe: Probe::None, ..quick });
     while events.recv().await.unwrap().snapshot.state != HealthState::Up {}
     prober.remove(1);
     drop(prober);
@@ -298,10 +298,10 @@ async fn silent_servers_delay_no_other() {
     for key in 0..100 {
         let probe = waiting[key as usize % waiting.len()].clone();
         let asked = Health { probe, ..asked.clone() };
-        prober.spawn(key, target(mute), asked, HealthState::Unknown);
+        prober.spawn(key, target(mute), None, asked, HealthState::Unknown);
     }
     for key in 100..300 {
-        prober.spawn(key, target(answering), asked.clone(), HealthState::Up);
+        prober.spawn(key, target(answering), None, asked.clone(), HealthState::Up);
     }
     let mut rounds = HashMap::new();
     while rounds.len() < 200 || rounds.values().any(|round| *round < 5) {
