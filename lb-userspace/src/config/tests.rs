@@ -379,6 +379,18 @@ fn a_clients_way_to_a_backend() {
             vip("2001:db8::10"),
         ),
         ("dsr", "\"192.0.2.9:80/udp\"", "tcp = true", "10.0.0.1", Via::Vip, vip("192.0.2.9")),
+        // A probe over UDP prefers UDP; one over neither is led nowhere.
+        (
+            "dsr",
+            &format!("{v4}, \"192.0.2.9:53/udp\""),
+            "dns = \"a.example\"",
+            "10.0.0.1",
+            Via::Vip,
+            vip("192.0.2.9"),
+        ),
+        ("dsr", v4, "udp = \"x\"", "10.0.0.1", Via::Vip, vip("192.0.2.10")),
+        ("dsr", v4, "icmp = true", "10.0.0.1", Via::Address, vip("192.0.2.10")),
+        ("gue", v4, "exec = [\"/bin/true\"]", "10.0.0.1", Via::Address, vip("192.0.2.10")),
         ("dsr", "\"192.0.2.0/24:80/tcp\"", "tcp = true", "10.0.0.1", Via::Vip, vip("192.0.2.1")),
         ("dsr", "\"192.0.2.6/31:80/tcp\"", "tcp = true", "10.0.0.1", Via::Vip, vip("192.0.2.6")),
         (
@@ -422,6 +434,12 @@ fn probes() {
         ("port = 70000", "7:19 70000", "is not a port | 1 to 65535"),
         ("via = \"vlp\"", "7:18 \"vlp\"", "not a way of probes | did you mean \"vip\"?"),
         ("via = \"vip\"", "7:18 \"vip\"", "never asked for the VIP | via = \"address\""),
+        ("icmp = true, via = \"vip\"", "7:31 \"vip\"", "an icmp probe can't be sent to the VIP"),
+        (
+            "exec = [\"/a\"], via = \"vip\"",
+            "7:33 \"vip\"",
+            "an exec probe can't be sent to the VIP",
+        ),
     ] {
         service(&format!("health = {{ {health} }}"), &format!("{at} | {message}"));
     }

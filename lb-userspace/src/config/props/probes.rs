@@ -17,20 +17,22 @@ pub(super) fn health() -> impl Strategy<Value = Health> {
     // The other way is no valid one in every mode and of every probe.
     let via = prop::option::of(Just(Via::Address));
     (probe(), port, any::<bool>(), via, times, 1..=100u32, 1..=100u32).prop_map(
-        |(probe, port, sourced, via, (interval, fast_interval, timeout, jitter), rise, fall)| Health {
-            port: port.filter(|_| probe != Probe::Icmp),
-            // `fit_backends` makes it one of the backends' family.
-            source: sourced.then(|| [10, 9, 9, 8].into()),
-            via,
-            probe,
-            interval,
-            fast_interval,
-            jitter,
-            timeout,
-            rise,
-            fall,
-            hold_down: fast_interval,
-            hold_down_max: interval,
+        |(probe, port, sourced, via, (interval, fast_interval, timeout, jitter), rise, fall)| {
+            Health {
+                port: port.filter(|_| probe != Probe::Icmp),
+                // `fit_backends` makes it one of the backends' family.
+                source: sourced.then(|| [10, 9, 9, 8].into()),
+                via,
+                probe,
+                interval,
+                fast_interval,
+                jitter,
+                timeout,
+                rise,
+                fall,
+                hold_down: fast_interval,
+                hold_down_max: interval,
+            }
         },
     )
 }

@@ -187,12 +187,15 @@ async fn a_socket_enters_with_a_port_of_its_own_and_leaves() {
     }
     let record = way.record(target.address).unwrap();
     let passage = Passage { way: &way, record, entered: Mutex::default() };
-    let sockets: Vec<_> = (0..2).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();
+    let sockets: Vec<_> =
+        (0..2).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();
     for socket in &sockets {
         passage.enter(socket, &target, Protocol::TCP).unwrap();
     }
-    let mut ports: Vec<u16> =
-        sockets.iter().map(|socket| socket.local_addr().unwrap().as_socket().unwrap().port()).collect();
+    let mut ports: Vec<u16> = sockets
+        .iter()
+        .map(|socket| socket.local_addr().unwrap().as_socket().unwrap().port())
+        .collect();
     ports.sort_unstable();
     let mut entries = in_flight();
     entries.sort_by_key(|(key, _)| u16::from_be(*key as u16));
@@ -205,4 +208,23 @@ async fn a_socket_enters_with_a_port_of_its_own_and_leaves() {
     }
     drop(passage);
     assert!(in_flight().is_empty());
+}
+
+#[tokio::test]
+async fn a_datagram_socket_keeps_its_source_on_the_way() {
+    let server = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let source = "127.0.0.9".parse().unwrap();
+    let target = Target { source: Some(source), ..to(server.local_addr().unwrap()) };
+    let way = way(Mode::Dsr, 2);
+    let record = way.record(target.address).unwrap();
+    let passage = Passage { way: &way, record, entered: Mutex::default() };
+    let kind = Type::DGRAM;
+    let socket =
+        crate::probe::connect::datagrams(&target, Some(&passage), kind, Protocol::UDP).unwrap();
+    let own = socket.local_addr().unwrap();
+    assert_eq!(own.ip(), source);
+    let entries = way.path.in_memory();
+    let key = lb_common::abi::probe_key(4, 17, own.port().to_be());
+    assert_eq!(entries.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key]);
+    assert_eq!(entries[0].1.local, crate::dataplane::keys::address(source));
 }
