@@ -222,7 +222,10 @@ fn targets_can_be_tested_and_changed() {
     let alerts = to_webhook(&scene.webhook) + next;
     fs::write(&path, scene.lab.config(&[service]) + &alerts).unwrap();
     scene.balancer.json(&["apply", &path.display().to_string()]).unwrap();
-    scene.balancer.json(&["backend", "drain", "web/web-01", "--force", "--reason", "a \"test\""]).unwrap();
+    scene
+        .balancer
+        .json(&["backend", "drain", "web/web-01", "--force", "--reason", "a \"test\""])
+        .unwrap();
     let posts = scene.webhook.wait_for(3, LIMIT).unwrap();
     let text = posts[2].json["text"].as_str().unwrap();
     assert!(text.starts_with("firing: "), "{text}");
