@@ -51,7 +51,7 @@ impl ProbeMaps for KernelMaps {
     fn probe(&self, key: u32) -> Option<&ProbeEntry> {
         // SAFETY: the daemon writes an entry before the probe's first packet and removes it after
         // the last; one that is reused under a late packet is another probe's, which it does not match.
-        unsafe { PROBES.get(&key) }
+        unsafe { PROBES.get(key) }
     }
 
     #[inline(always)]
@@ -167,6 +167,6 @@ pub(crate) fn probe_arrive(ctx: TcContext) -> i32 {
 fn action(end: End) -> i32 {
     match end {
         End::Other | End::Turned => TC_ACT_UNSPEC,
-        End::Spoilt => TC_ACT_SHOT as i32,
+        End::Spoilt => TC_ACT_SHOT,
     }
 }
