@@ -24,9 +24,8 @@ fn reasons(fault: Fault) -> &'static [&'static str] {
 fn check(mode: Mode, family: Family) {
     let lab = Lab::build(Topology::new(mode, 3)).unwrap();
     let mut service = ServiceConfig::quick(mode, family);
-    // It fails again and again here, and is neither to be kept out for it, nor kept in.
+    // It fails again and again here.
     service.health += ", hold_down = \"0s\"";
-    service.more = "failover = { max_removed_in_window = \"100%\", window = \"1s\" }\n".into();
     let balancer = Balancer::serving(&lab, &[service]).unwrap();
     for fault in Fault::ALL {
         fault.cause(&lab, VICTIM).unwrap();

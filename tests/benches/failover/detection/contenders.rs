@@ -149,8 +149,7 @@ fn holdfast(contender: Contender) -> ServiceConfig {
     ServiceConfig {
         name: contender.name(),
         listen: vec![format!("{}/tcp", contender.target())],
-        // A server that fails again and again is neither kept out for it, nor kept in.
-        more: "failover = { max_removed_in_window = \"100%\", window = \"1s\" }\n".into(),
+        // A server that fails a hundred times is not to be kept out for it.
         health: format!(
             "http = \"/healthz\", port = {PROBED_PORT}, interval = \"{interval_ms}ms\", \
              fast_interval = \"{fast_interval_ms}ms\", timeout = \"{timeout_ms}ms\", \
