@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::control::status::epoch_ms;
+use crate::control::status::{epoch_ms, milliseconds};
 
 /// Milliseconds since the epoch as the clock of the day said at the start, counted on without its
 /// jumps: or a clock that is set would hold messages back, or repeat them.
@@ -20,7 +20,7 @@ impl Clock {
 
     #[must_use]
     pub fn now(&self) -> u64 {
-        let passed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let passed = milliseconds(self.began.elapsed());
         self.began_ms.saturating_add(passed)
     }
 

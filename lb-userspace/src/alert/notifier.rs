@@ -22,7 +22,7 @@ use super::memory::Memory;
 use super::message::{Body, node_name};
 use crate::config::model::Alert;
 use crate::control::handle::Reply;
-use crate::control::status::epoch_ms;
+use crate::control::status::{epoch_ms, milliseconds};
 use crate::report::{AlertState, AlertTarget, AlertTest, Alerts, Error, ErrorKind};
 
 /// Questions that wait for the thread.
@@ -307,17 +307,16 @@ impl Telling {
 async fn test(target: &Target, body: &Body) -> AlertTest {
     let began = Instant::now();
     let error = deliver(&target.alert, body).await.err();
-    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let took_ms = milliseconds(began.elapsed());
     AlertTest { target: target.name.clone(), error, took_ms }
 }
 
 fn rules(alert: &Alert) -> Rules {
-    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Rules {
         events: alert.events.clone(),
         min_severity: alert.min_severity,
-        repeat_ms: ms(alert.repeat),
-        batch_ms: ms(alert.batch),
+        repeat_ms: milliseconds(alert.repeat),
+        batch_ms: milliseconds(alert.batch),
         retries: alert.retries,
     }
 }

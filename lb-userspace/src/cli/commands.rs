@@ -14,7 +14,7 @@ use crate::api::{
     Client, Drain, Flow, NewBackend, NewBlock, NewFreeze, NewWeight, OldBlock, Removal, Thaw,
 };
 use crate::config::{Config, closest, diff, load, one_of, to_toml, warnings};
-use crate::control::status::epoch_ms;
+use crate::control::status::{epoch_ms, milliseconds};
 use crate::report::{Backend, Changed, Error, ErrorKind, Status};
 
 const WATCH: Duration = Duration::from_secs(1);
@@ -102,10 +102,6 @@ async fn backend(command: BackendCommand, client: &Client, json: bool) -> Result
 
 fn taken_out(how: TakeOut) -> Drain {
     Drain { reason: how.reason, for_ms: how.lasts.map(milliseconds), force: how.force }
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn health(command: HealthCommand, client: &Client, json: bool) -> Result<(), Failed> {

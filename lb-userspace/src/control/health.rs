@@ -26,7 +26,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::config::model::{Health, Probe};
-use crate::control::status::epoch_ms;
+use crate::control::status::{epoch_ms, milliseconds};
 use crate::report;
 pub use crate::report::HealthState;
 use crate::store::Down;
@@ -337,18 +337,17 @@ impl HealthSnapshot {
     /// As the API shows it; `detection` is the caller's measure of the last failure.
     #[must_use]
     pub fn report(&self, now: Instant, detection: Option<Duration>) -> report::Health {
-        let whole_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
         let failed = |failed: &LastFailure| report::FailedProbe {
             kind: failed.failure.kind.name().into(),
             text: failed.failure.text.clone(),
-            ago_ms: whole_ms(now.saturating_duration_since(failed.at)),
+            ago_ms: milliseconds(now.saturating_duration_since(failed.at)),
             latency_ms: ms(failed.latency),
         };
         let outage = self.first_failure.as_ref().zip(self.last_failure.as_ref());
         report::Health {
             state: self.state,
-            since_ms: whole_ms(now.saturating_duration_since(self.since)),
+            since_ms: milliseconds(now.saturating_duration_since(self.since)),
             streak: self.streak,
             last_failure: self.last_failure.as_ref().map(|last| last.failure.text.clone()),
             latency_ms: self.latency.map(ms),

@@ -11,7 +11,7 @@ use super::by_hand::probe_by_hand;
 use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
-use super::status::hop_problem;
+use super::status::{hop_problem, milliseconds};
 use crate::alert::Clock;
 use crate::alert::conditions::{
     BackendView, Drained, Flapping, Found, LatencyOff, Panic, ServiceView, ShareOff,
@@ -156,7 +156,7 @@ impl Watch {
                     failing: counts.failing,
                     counted: counts.counted,
                     may_be_out: counts.most,
-                    since_ms: ms(now.saturating_duration_since(since)),
+                    since_ms: milliseconds(now.saturating_duration_since(since)),
                 }
             }),
             uses_backups: running.governor.uses_backups(),
@@ -174,7 +174,7 @@ impl Watch {
         share: Option<share::Off>,
         now: Instant,
     ) -> BackendView<'a> {
-        let age = |since: Instant| ms(now.saturating_duration_since(since));
+        let age = |since: Instant| milliseconds(now.saturating_duration_since(since));
         let health = &backend.health;
         let off = self.usual.get(&backend.probe).and_then(Usual::off);
         let is_up = health.state == HealthState::Up;
@@ -206,7 +206,7 @@ impl Watch {
                 falls: health.falls,
                 held_ms: health
                     .held_until
-                    .map_or(0, |until| ms(until.saturating_duration_since(now))),
+                    .map_or(0, |until| milliseconds(until.saturating_duration_since(now))),
             }),
             flows: backend.drain.as_ref().and_then(|_| node.flows(running, backend)),
             hop_problem: hop_problem(node, backend),
@@ -278,8 +278,4 @@ fn members(node: &Node, running: &Running) -> Option<Vec<Member>> {
         new_flows: running.counted(&node.arena.maps, b).new_flows,
     });
     (all > 0.0).then(|| members.collect())
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -25,6 +25,15 @@ pub use links::{
 pub use path_mtu::{LIFETIME as PATH_MTU_LIFETIME, PathMtuListener, PathMtus, TooBig};
 pub use resolver::{NextHopEvent, Resolver};
 
+/// Where distributions keep the certificate authorities that they trust: Debian and Arch, Fedora,
+/// SUSE, Alpine.
+pub(crate) const SYSTEM_AUTHORITIES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// The six bytes of an Ethernet address as people write them.
 #[must_use]
 pub fn mac_text(mac: [u8; 6]) -> String {

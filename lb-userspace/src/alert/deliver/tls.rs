@@ -11,13 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Where distributions keep the authorities that they trust.
-const SYSTEM: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::net::SYSTEM_AUTHORITIES;
 
 /// Talks TLS on a connection to `host`.
 pub(super) async fn connect(
@@ -41,7 +35,7 @@ fn config(authorities: Option<&str>) -> Result<ClientConfig, String> {
 fn roots(authorities: Option<&str>) -> Result<RootCertStore, String> {
     let path = match authorities {
         Some(path) => path,
-        None => *SYSTEM.iter().find(|path| Path::new(path).exists()).ok_or_else(|| {
+        None => *SYSTEM_AUTHORITIES.iter().find(|path| Path::new(path).exists()).ok_or_else(|| {
             "this host has no list of certificate authorities: install ca-certificates, or name \
              one with `ca_file`"
                 .to_owned()

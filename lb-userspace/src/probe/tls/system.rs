@@ -4,18 +4,12 @@ use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-/// Where distributions keep them: Debian and Arch, Fedora, SUSE, Alpine.
-const FILES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::net::SYSTEM_AUTHORITIES;
 
 /// All that can be read of the first file there is.
 pub(super) fn authorities() -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    if let Some(pem) = FILES.iter().find_map(|file| std::fs::read(file).ok()) {
+    if let Some(pem) = SYSTEM_AUTHORITIES.iter().find_map(|file| std::fs::read(file).ok()) {
         store.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
     }
     match store.is_empty() {
