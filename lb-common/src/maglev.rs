@@ -43,18 +43,13 @@ pub fn build(entries: &[Entry<'_>], slots: u32, seed: u64) -> Vec<u16> {
     }
     let mut order: Vec<&Entry<'_>> = entries.iter().collect();
     order.sort_by_key(|entry| entry.name);
-    let heaviest = order.iter().map(|entry| u32::from(entry.weight.max(1))).max().unwrap_or(1);
+    let mut turns = Turns::new(order.iter().map(|entry| u32::from(entry.weight.max(1))));
     let mut wishes: Vec<Wishes> = order.iter().map(|e| Wishes::new(e, slots, seed)).collect();
     let mut table = vec![0; slots as usize];
     let mut free = Free::new(slots);
     loop {
-        for wish in &mut wishes {
-            // Smooth in time: credit grows by the weight, a turn costs the heaviest weight.
-            wish.credit += wish.weight;
-            if wish.credit < heaviest {
-                continue;
-            }
-            wish.credit -= heaviest;
+        for at in turns.next_round() {
+            let Some(wish) = wishes.get_mut(*at as usize) else { continue };
             let slot = if free.is_scarce() { wish.search(&free) } else { wish.walk(&free) };
             if let Some(owner) = table.get_mut(slot as usize) {
                 *owner = wish.index;
@@ -67,13 +62,44 @@ pub fn build(entries: &[Entry<'_>], slots: u32, seed: u64) -> Vec<u16> {
     }
 }
 
+/// Whose turn it is.
+struct Turns {
+    heaviest: u32,
+    /// Weight and credit of each backend.
+    accounts: Vec<(u32, u32)>,
+    /// Those that have a turn in this round.
+    round: Vec<u32>,
+}
+
+impl Turns {
+    fn new(weights: impl Iterator<Item = u32>) -> Self {
+        let accounts: Vec<_> = weights.map(|weight| (weight, 0)).collect();
+        let heaviest = accounts.iter().map(|(weight, _)| *weight).max().unwrap_or(1);
+        Self { heaviest, round: vec![0; accounts.len()], accounts }
+    }
+
+    /// Who has a turn in the next round, by number. Smooth in time: credit grows by the weight, a turn
+    /// costs the heaviest weight. Counted without a branch, which no processor could foresee.
+    fn next_round(&mut self) -> &[u32] {
+        let mut length = 0;
+        for (at, (weight, credit)) in (0..).zip(&mut self.accounts) {
+            let sum = *credit + *weight;
+            let has_turn = sum >= self.heaviest;
+            *credit = sum - self.heaviest * u32::from(has_turn);
+            if let Some(place) = self.round.get_mut(length) {
+                *place = at;
+            }
+            length += usize::from(has_turn);
+        }
+        self.round.get(..length).unwrap_or_default()
+    }
+}
+
 struct Wishes {
     next: u32,
     skip: u32,
     /// Of `skip`, modulo the number of slots; 0 before it is needed.
     inverse: u32,
-    weight: u32,
-    credit: u32,
     index: u16,
 }
 
@@ -84,8 +110,6 @@ impl Wishes {
             next: hash::fast_range(h, slots),
             skip: 1 + hash::fast_range(h << 32, slots - 1),
             inverse: 0,
-            weight: u32::from(entry.weight.max(1)),
-            credit: 0,
             index: entry.index,
         }
     }

@@ -202,8 +202,45 @@ impl Admission {
     fn enter(&mut self, to: Phase, now: Instant) -> Step {
         let from = std::mem::replace(&mut self.phase, to);
         self.since = now;
-        let unsettled = |phase| matches!(phase, Phase::Draining | Phase::Returning);
-        Step { from, to, cover: unsettled(from) && to != Phase::Down }
+        Step { from, to, cover: from.is_unsettled() && to != Phase::Down }
+    }
+}
+
+impl Phase {
+    /// Whether it ends by itself.
+    fn is_unsettled(self) -> bool {
+        matches!(self, Self::Draining | Self::Returning)
+    }
+}
+
+/// How many backends of a service are in which phases: each step asks, and to ask them all costs more
+/// than the step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Draining or returning.
+    pub unsettled: usize,
+    /// Not serving, or not fully.
+    pub away: usize,
+}
+
+impl Census {
+    #[must_use]
+    pub fn of(phases: impl Iterator<Item = Phase>) -> Self {
+        phases.fold(Self::default(), |census, phase| census.with(phase))
+    }
+
+    /// One of the backends took a step.
+    pub fn note(&mut self, step: &Step) {
+        let (from, to) = (Self::default().with(step.from), self.with(step.to));
+        self.unsettled = to.unsettled.saturating_sub(from.unsettled);
+        self.away = to.away.saturating_sub(from.away);
+    }
+
+    fn with(self, phase: Phase) -> Self {
+        Self {
+            unsettled: self.unsettled + usize::from(phase.is_unsettled()),
+            away: self.away + usize::from(phase != Phase::Serving),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use lb_common::abi::{
 };
 use lb_common::maglev::Entry;
 
-use super::admission::{Admission, Pace, Phase, Want, relative};
+use super::admission::{Admission, Census, Pace, Phase, Want, relative};
 use super::backend::{Backend, Counted, NewBackend};
 use super::governor::{Circumstances, Governor, Kept, Limits, Ruling, Seen};
 use super::health::HealthState;
@@ -50,6 +50,8 @@ struct Retired {
 pub struct Running {
     pub config: Arc<model::Service>,
     pub backends: Vec<Backend>,
+    /// Of their phases.
+    census: Census,
     pub tables: ServiceTables,
     pub governor: Governor,
     /// What the governor is told beside the backends.
@@ -90,6 +92,7 @@ impl Running {
         let tables = ServiceTables::new(arena, backends.len())?;
         let mut running = Self {
             backends: Vec::new(),
+            census: Census::default(),
             tables,
             governor: Governor::new(limits(&config)),
             around: Circumstances { is_frozen: false, tested_at: None },
@@ -139,6 +142,7 @@ impl Running {
             let index = free.next().context("no row left")?;
             self.add_at(arena, index, backend, now)?;
         }
+        self.count_phases();
         Ok(())
     }
 
@@ -261,6 +265,7 @@ impl Running {
         };
         let (stay, leave) = std::mem::take(&mut self.backends).into_iter().partition(stays);
         self.backends = stay;
+        self.count_phases();
         self.leaving = leave.iter().map(|b: &Backend| (b.index, b.mode)).collect();
         leave
     }
@@ -366,10 +371,9 @@ impl Running {
     /// Whether it is to be known that flows may be recorded: they are once the table is left to
     /// be walked, and stay so until a sweep finds none.
     fn note_exceptions(&mut self) {
-        let is_away = |b: &Backend| b.admission.phase() != Phase::Serving;
         let is_changing = !self.retired.is_empty() || self.tables.has_shadows();
         let is_direct = self.backends.iter().any(|b| b.mode != Mode::Nat) || is_changing;
-        self.exceptions |= is_direct && (is_changing || self.backends.iter().any(is_away));
+        self.exceptions |= is_direct && (is_changing || self.census.away > 0);
     }
 
     /// Swaps in the table of the backends there are now. Slots that change are in transition for
@@ -528,6 +532,7 @@ impl Running {
         let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
         let Some(want) = backend.want(self.config.failover.on_down) else { return Ok(false) };
         let Some(step) = backend.admission.towards(want, now) else { return Ok(false) };
+        self.census.note(&step);
         if step.from == Phase::Down && backend.mode != Mode::Nat && keep(Rule::DeadIsVoid) {
             // What was recorded to it stays void: the flows have moved. Not when it fails: a packet
             // that was under way then may record what it read before, with the word of after.
@@ -542,12 +547,14 @@ impl Running {
 
     /// Settles what has been in transition for long enough, and ends shadows.
     pub fn settle(&mut self, arena: &mut Arena, now: Instant) -> Result<Discarded> {
+        debug_assert_eq!(self.census, self.counted_phases());
         if self.rule_at.is_some_and(|at| at <= now) {
             self.judge(arena, now)?;
         }
         let pace = self.pace_of();
         for at in 0..self.backends.len() {
             if let Some(step) = self.backends[at].admission.settle(now, pace) {
+                self.census.note(&step);
                 self.announce(arena)?;
                 self.write_step(arena, at, step.cover)?;
             }
@@ -576,9 +583,12 @@ impl Running {
         Ok(())
     }
 
-    fn is_unsettled(&self) -> bool {
-        let phases = self.backends.iter().map(|b| b.admission.phase());
-        phases.into_iter().any(|phase| matches!(phase, Phase::Draining | Phase::Returning))
+    fn count_phases(&mut self) {
+        self.census = self.counted_phases();
+    }
+
+    fn counted_phases(&self) -> Census {
+        Census::of(self.backends.iter().map(|b| b.admission.phase()))
     }
 
     /// Backends that turn flows away: what is at home there may be recorded elsewhere.
@@ -592,7 +602,7 @@ impl Running {
         let pace = self.pace_of();
         self.paced_at = now;
         // Nobody else's word has a level.
-        if !self.backends.iter().any(|b| b.admission.phase() == Phase::Returning) {
+        if self.census.unsettled == 0 {
             return Ok(());
         }
         let mut levels: Vec<u16> =
@@ -618,11 +628,14 @@ impl Running {
     #[must_use]
     pub fn settles_at(&self) -> Option<Instant> {
         let pace = self.pace_of();
+        let ends = self.tables.shadows_end_at(pace.idle).into_iter().chain(self.rule_at).min();
+        if self.census.unsettled == 0 {
+            return ends;
+        }
         let grows = |b: &Backend| b.admission.is_growing(self.paced_at, pace);
         let grown = self.backends.iter().any(grows).then(|| self.paced_at + GROWTH);
         let settled = self.backends.iter().filter_map(|b| b.admission.settles_at(pace)).min();
-        let ends = self.tables.shadows_end_at(pace.idle);
-        settled.into_iter().chain(grown).chain(ends).chain(self.rule_at).min()
+        settled.into_iter().chain(grown).chain(ends).min()
     }
 
     /// What a sweep of the flow table must know.
@@ -759,7 +772,7 @@ impl Running {
     /// Before words change: whoever sees the new ones finds what he must know beside them.
     fn announce(&mut self, arena: &mut Arena) -> Result<()> {
         self.note_change(arena)?;
-        let unsettled = self.has_flows() && self.is_unsettled();
+        let unsettled = self.has_flows() && self.census.unsettled > 0;
         self.tables.watch(arena, unsettled)
     }
 
