@@ -552,15 +552,17 @@ impl Running {
             self.judge(arena, now)?;
         }
         let pace = self.pace_of();
-        for at in 0..self.backends.len() {
-            if let Some(step) = self.backends[at].admission.settle(now, pace) {
-                self.census.note(&step);
-                self.announce(arena)?;
-                self.write_step(arena, at, step.cover)?;
+        if self.census.unsettled > 0 {
+            for at in 0..self.backends.len() {
+                if let Some(step) = self.backends[at].admission.settle(now, pace) {
+                    self.census.note(&step);
+                    self.announce(arena)?;
+                    self.write_step(arena, at, step.cover)?;
+                }
             }
         }
         self.pace(arena, now)?;
-        let away = self.away();
+        let away = if self.tables.has_shadows() { self.away() } else { Vec::new() };
         let ended = self.tables.end_shadows(arena, &away, pace.idle, now)?;
         if ended.is_some() {
             self.exceptions = true;
