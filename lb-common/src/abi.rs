@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// An IP address as four words of network-order bytes; IPv4 in the first.
 pub type Address = [u32; 4];
@@ -133,6 +133,8 @@ pub const SERVICE_RATE: u32 = 1 << 7;
 pub const SERVICE_QUIC: u32 = 1 << 8;
 /// SYNs are clamped to `mss`.
 pub const SERVICE_MSS: u32 = 1 << 9;
+/// TCP packets of NAT connections whose backend is gone are answered with a reset.
+pub const SERVICE_RESET: u32 = 1 << 10;
 
 /// The address is a VIP.
 pub const ADDRESS_VIP: u32 = 1;
@@ -679,10 +681,12 @@ pub enum Limit {
     FlowInsert,
     /// ICMP errors made.
     Icmp,
+    /// Resets made.
+    Reset,
 }
 
 /// Buckets of one processor.
-pub const LIMITS: u32 = 2;
+pub const LIMITS: u32 = 3;
 
 /// What the daemon sets when it loads the program; constants from then on.
 #[repr(C)]

@@ -388,6 +388,7 @@ impl Maps for HostMaps {
         let rate = match limit {
             Limit::FlowInsert => self.settings.flow_inserts,
             Limit::Icmp => self.settings.icmp_rate,
+            Limit::Reset => 1,
         };
         rate > 0 && self.exhausted.get() != Some(limit)
     }

@@ -93,7 +93,7 @@ pub trait Icmp: Ip + error::Invoking {
 }
 
 /// TTL and hop limit of what is made here.
-const HOPS: u8 = 64;
+pub(crate) const HOPS: u8 = 64;
 /// ICMP for IPv4.
 const ICMP: u8 = IpProto::Icmp as u8;
 /// ICMP for IPv6.
@@ -327,7 +327,7 @@ impl Icmp for V6 {
 /// Whether a frame was sent to more than one station: none of them answers (RFC 1122, section
 /// 3.2.2).
 #[inline(always)]
-const fn is_group(addresses: &[u32; 3]) -> bool {
+pub(crate) const fn is_group(addresses: &[u32; 3]) -> bool {
     addresses[0].to_le() & 1 != 0
 }
 

@@ -15,6 +15,7 @@ mod places;
 mod policies;
 mod probe_path;
 mod random;
+mod resets;
 mod rig;
 mod rows;
 mod spread;
