@@ -66,6 +66,8 @@ pub mod map {
     pub const BUCKETS: &str = "BUCKETS";
     /// One [`super::NatEntry`] for each processor, where the next one is made.
     pub const DRAFTS: &str = "DRAFTS";
+    /// What packets said against backends: [`super::doubt_word`]s, [`super::DOUBTS`] of them.
+    pub const DOUBTS: &str = "DOUBTS";
     /// QUIC server ids: [`super::ServerIdKey`] → backend row.
     pub const SERVER_IDS: &str = "SERVER_IDS";
     /// Of the programs that turn probes: [`super::probe_key`] → [`super::ProbeEntry`].
@@ -687,6 +689,24 @@ pub enum Limit {
 
 /// Buckets of one processor.
 pub const LIMITS: u32 = 3;
+
+/// Places for what packets say against backends. A row has one by its number, which it shares with
+/// others: who says the last word is heard, and whoever has reason says it again.
+pub const DOUBTS: u32 = 256;
+
+/// That a packet said something against a backend row, at this millisecond of the monotonic clock: in
+/// one word, which differs from the last whenever there is news.
+#[inline(always)]
+#[must_use]
+pub const fn doubt_word(row: u32, now_ms: u32) -> u64 {
+    row as u64 | (now_ms as u64) << 32
+}
+
+/// Whose row it was, of [`doubt_word`].
+#[must_use]
+pub const fn doubted_row(word: u64) -> u32 {
+    word as u32
+}
 
 /// What the daemon sets when it loads the program; constants from then on.
 #[repr(C)]

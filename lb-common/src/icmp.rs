@@ -40,6 +40,14 @@ pub fn kind<I: Icmp>(packet: Packet<'_>) -> IcmpKind {
     I::kind(packet)
 }
 
+/// Whether an error says that there is no way to a packet's destination, or nobody there: that it
+/// is too large is another matter (RFC 792; RFC 4443, section 3.1).
+#[inline(always)]
+#[must_use]
+pub fn says_unreachable<I: Icmp>(packet: Packet<'_>) -> bool {
+    I::says_unreachable(packet)
+}
+
 /// Makes a ping its reply, in place (RFC 792; RFC 4443, section 4.2). `None`: it is none, or must
 /// not be answered, and nothing has changed.
 #[inline(always)]
@@ -77,6 +85,8 @@ pub fn translate_quoted<I: Icmp>(
 pub trait Icmp: Ip + error::Invoking {
     /// See [`kind`].
     fn kind(packet: Packet<'_>) -> IcmpKind;
+    /// See [`says_unreachable`].
+    fn says_unreachable(packet: Packet<'_>) -> bool;
     /// See [`echo_reply`].
     fn echo_reply(packet: Packet<'_>) -> Option<()>;
     /// See [`quoted`].
@@ -113,6 +123,11 @@ impl Icmp for V4 {
             Some(3 | 4 | 11 | 12) => IcmpKind::Error,
             _ => IcmpKind::Other,
         }
+    }
+
+    #[inline(always)]
+    fn says_unreachable(packet: Packet<'_>) -> bool {
+        packet.head::<42>().is_some_and(|icmp| icmp.u8::<34>() == 3 && icmp.u8::<35>() != 4)
     }
 
     #[inline(always)]
@@ -227,6 +242,11 @@ impl Icmp for V6 {
             Some(1..=4) => IcmpKind::Error,
             _ => IcmpKind::Other,
         }
+    }
+
+    #[inline(always)]
+    fn says_unreachable(packet: Packet<'_>) -> bool {
+        packet.head::<62>().is_some_and(|icmp| icmp.u8::<54>() == 1)
     }
 
     #[inline(always)]

@@ -116,6 +116,14 @@ impl Flow {
         self.tcp_flags & (FIN | RST) != 0
     }
 
+    /// Whether its direction begins with it, or all of it ends at once: in a backend's packet it may
+    /// be the answer to a connection's first one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_answer_first(&self) -> bool {
+        self.tcp_flags & (SYN | RST) != 0
+    }
+
     /// Whether it is a reset.
     #[inline(always)]
     #[must_use]

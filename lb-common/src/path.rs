@@ -7,7 +7,7 @@ use crate::abi::{
     ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FlowKey, IFINDEX_LOCAL,
     KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES,
     SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_RESET,
-    STATE_REPLY, Server, ServerIdKey, split_ports,
+    STATE_REPLY, STATE_USED, Server, ServerIdKey, split_ports,
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
@@ -622,6 +622,11 @@ fn follow_quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Resul
         maps.count(Event::NatLookup);
         if let Some(slot) = maps.nat(&flow.key) {
             maps.count(Event::Quoted);
+            // About what a backend was sent, not about an answer of one.
+            if nat::is_reply(slot.entry()) && icmp::says_unreachable::<I>(frame.packet()) {
+                maps.count(Event::NatUnreachable);
+                maps.doubt(slot.entry().row);
+            }
             return Ok(nat::error::<I, M>(maps, frame.packet(), slot)?);
         }
     }
@@ -687,6 +692,11 @@ fn reply<I: Family, M: Maps, F: Frame>(
     }
     if flow.is_tcp() && flow.begins() {
         clamp_reply::<I, M>(maps, frame.packet(), slot, flow);
+    }
+    // The backend's first word on this connection.
+    if flow.is_tcp() && flow.resets() && slot.entry().state & STATE_USED == 0 {
+        maps.count(Event::NatRefused);
+        maps.doubt(slot.entry().row);
     }
     Ok(nat::back::<I, M>(maps, frame.packet(), slot, flow)?)
 }

@@ -161,8 +161,8 @@ fn to_no_service<I: Family, M: Maps, F: Frame>(
     {
         return None;
     }
-    // A segment size may have to be clamped.
-    if hops <= 1 || flow.length > settings.client_mtu || flow.begins() {
+    // A segment size may have to be clamped, or the backend be doubted.
+    if hops <= 1 || flow.length > settings.client_mtu || flow.may_answer_first() {
         return None;
     }
     let key = flow.key;

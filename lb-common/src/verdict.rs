@@ -138,6 +138,8 @@ counters! {
         MssClamped "mss-clamped" "Lowered the segment size that a SYN announces."
         IcmpLimited "icmp-limited" "Did not make an ICMP error, as there were more than `icmp_rate` in this second."
         ResetLimited "reset-limited" "Did not reset a connection whose backend is down, as there were too many in this second; the client's next packet will be answered."
+        NatRefused "nat-refused" "A backend refused a new `nat` connection with a reset; it is probed at once."
+        NatUnreachable "nat-unreachable" "An ICMP error says that a backend of a `nat` connection could not be reached; it is probed at once."
         NatHopLearned "nat-hop-learned" "A client's packets came by another MAC address; its replies now go there."
     }
 }

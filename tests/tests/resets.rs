@@ -3,7 +3,7 @@
 //!
 //! The backend's cable is out, so that nobody but the balancer can tell them: a server that is killed
 //! has its kernel close its connections.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 use std::net::SocketAddr;
 use std::thread::sleep;

@@ -83,6 +83,7 @@ fn step(maps: &HostMaps, input: &mut Input<'_>, last: Option<Last>) -> Option<La
 fn through(maps: &HostMaps, before: &[u8], ingress: u32) -> Option<Last> {
     maps.sent.take();
     maps.new_flows.take();
+    maps.doubted.take();
     maps.take_events();
     let (whole, mut other) = (maps.fork(), Guarded::new(before));
     let mut frame = Guarded::new(before);

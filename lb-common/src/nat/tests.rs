@@ -343,6 +343,37 @@ fn where_asked_to_a_connection_to_a_failed_backend_is_reset() {
     }
 }
 
+/// The first thing that a backend says of a connection, to which this is the client's SYN.
+fn first_answer(maps: &HostMaps, port: u16, flags: u8) -> u32 {
+    let mut syn = tcp(port, SYN);
+    let row = go(maps, &mut syn).unwrap().row;
+    let (nat, backend) = ends(&syn);
+    maps.take_events();
+    go(maps, &mut frame(6, backend, nat, flags)).unwrap();
+    row
+}
+
+#[test]
+fn a_backend_that_refuses_a_connection_is_doubted_once() {
+    let maps = maps(3);
+    let row = first_answer(&maps, 2000, RST | ACK);
+    assert_eq!(maps.take_events(), [Event::NatLookup, Event::NatRefused]);
+    assert_eq!(maps.doubted.take(), [row]);
+    // One that has answered may reset for reasons of its own.
+    for first in [SYN | ACK, ACK] {
+        first_answer(&maps, 2001, first);
+        assert!(maps.doubted.take().is_empty());
+        let mut syn = tcp(2001, SYN);
+        go(&maps, &mut syn).unwrap();
+        let (nat, backend) = ends(&syn);
+        go(&maps, &mut frame(6, backend, nat, RST)).unwrap();
+        // And so may the client.
+        go(&maps, &mut tcp(2001, RST)).unwrap();
+        assert!(maps.doubted.take().is_empty());
+        assert!(!maps.take_events().contains(&Event::NatRefused));
+    }
+}
+
 #[test]
 fn a_retired_backend_finishes_its_connections_and_gets_no_new_one() {
     let maps = maps(3);

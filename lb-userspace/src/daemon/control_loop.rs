@@ -62,6 +62,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const HEALTH_WRITTEN: Duration = Duration::from_secs(1);
 /// Between two tests of the prober by itself.
 const RETEST: Duration = Duration::from_millis(500);
+/// How often it is looked whether packets spoke against backends.
+const DOUBTS: Duration = Duration::from_millis(100);
 /// The share of time that sweeping may take: a large table is swept less often.
 const SWEEP_SHARE: u32 = 20;
 
@@ -82,6 +84,7 @@ pub(super) struct ControlLoop {
     grace: Option<JoinHandle<Resting>>,
     sweep: Option<JoinHandle<Result<Swept>>>,
     sweep_at: Instant,
+    doubts_at: Instant,
     /// The prober's test of itself, while it runs, and when the next may.
     test: Option<JoinHandle<Result<()>>>,
     test_at: Instant,
@@ -123,6 +126,7 @@ impl ControlLoop {
             grace: None,
             sweep: None,
             sweep_at,
+            doubts_at: started,
             test: None,
             test_at: started,
             watch,
@@ -151,6 +155,11 @@ impl ControlLoop {
                 }
                 Some(event) = hops.recv() => self.on_hop(event),
                 Some(message) = too_big.recv() => self.node.on_too_big(message),
+                () = sleep_until(self.doubts_at), if self.node.hears_doubts() => {
+                    self.doubts_at = Instant::now() + DOUBTS;
+                    self.node.on_doubts();
+                    Ok(())
+                }
                 tested = finished(&mut self.test) => self.on_tested(tested),
                 () = sleep_until(self.test_at), if tests => { self.begin_test(); Ok(()) }
                 _ = signals.hangup.recv() => { self.on_hangup().await; Ok(()) }

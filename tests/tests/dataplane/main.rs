@@ -6,6 +6,7 @@
 
 mod checks;
 mod decode;
+mod doubts;
 mod entries;
 mod errors;
 mod fixtures;
