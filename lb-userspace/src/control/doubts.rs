@@ -7,8 +7,10 @@
 //!
 //! [`doubt_word`]: lb_common::abi::doubt_word
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use lb_common::abi::{DOUBTS, doubted_row};
@@ -22,8 +24,39 @@ pub const REST: Duration = Duration::from_secs(1);
 pub struct Doubts {
     /// The words that were read last.
     read: Vec<u64>,
-    /// Until when nothing is heard.
-    rests: HashMap<u32, Instant>,
+    rows: Rests<u32>,
+    servers: Rests<IpAddr>,
+    /// Servers that were said to be unreachable, until they are taken: finding the backends of one
+    /// takes a look at all there are, so it is one look for all servers.
+    unreachable: BTreeSet<IpAddr>,
+}
+
+/// Until when nothing more is heard against whom.
+#[derive(Debug)]
+struct Rests<K>(HashMap<K, Instant>);
+
+impl<K> Default for Rests<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Rests<K> {
+    /// Of those that something speaks against, those that are to be heard.
+    fn hear(&mut self, keys: impl IntoIterator<Item = K>, now: Instant) -> Vec<K> {
+        if !self.0.is_empty() {
+            self.0.retain(|_, until| *until > now);
+        }
+        let mut is_heard = |key: &K| match self.0.entry(*key) {
+            // What is said meanwhile makes it no longer.
+            Entry::Occupied(_) => false,
+            Entry::Vacant(rest) => {
+                rest.insert(now + REST);
+                true
+            }
+        };
+        keys.into_iter().filter(|key| is_heard(key)).collect()
+    }
 }
 
 impl Doubts {
@@ -42,18 +75,23 @@ impl Doubts {
 
     /// Of rows that something speaks against, those that are to be heard.
     pub fn hear(&mut self, rows: impl IntoIterator<Item = u32>, now: Instant) -> Vec<u32> {
-        if !self.rests.is_empty() {
-            self.rests.retain(|_, until| *until > now);
-        }
-        let mut is_heard = |row: &u32| match self.rests.entry(*row) {
-            // What is said meanwhile makes it no longer.
-            Entry::Occupied(_) => false,
-            Entry::Vacant(rest) => {
-                rest.insert(now + REST);
-                true
-            }
-        };
-        rows.into_iter().filter(|row| is_heard(row)).collect()
+        self.rows.hear(rows, now)
+    }
+
+    /// The network says that packets do not reach a server.
+    pub fn note_unreachable(&mut self, server: IpAddr, now: Instant) {
+        self.unreachable.extend(self.servers.hear([server], now));
+    }
+
+    /// Whether [`Self::take_unreachable`] would find any.
+    #[must_use]
+    pub fn has_unreachable(&self) -> bool {
+        !self.unreachable.is_empty()
+    }
+
+    /// The servers that were said to be unreachable and are to be heard.
+    pub fn take_unreachable(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.unreachable)
     }
 }
 
@@ -99,6 +137,21 @@ mod tests {
             assert_eq!(at, (0..10).map(|i| first + 1000 * i).collect::<Vec<_>>(), "{row}");
         }
         assert!(doubts.hear([], start + 60 * REST).is_empty());
-        assert!(doubts.rests.is_empty(), "nothing is kept of who is quiet");
+        assert!(doubts.rows.0.is_empty(), "nothing is kept of who is quiet");
+    }
+
+    #[test]
+    fn a_server_that_is_out_of_reach_is_looked_at_once_in_a_while() {
+        let (mut doubts, start) = (Doubts::default(), Instant::now());
+        let servers = ["10.9.0.5", "fd09::5"].map(|text| text.parse::<IpAddr>().unwrap());
+        let mut taken = Vec::new();
+        for ms in 0..3_000 {
+            let now = start + ms * MS;
+            servers.iter().for_each(|server| doubts.note_unreachable(*server, now));
+            if ms % 100 == 99 && doubts.has_unreachable() {
+                taken.push((ms, doubts.take_unreachable().len()));
+            }
+        }
+        assert_eq!(taken, [(99, 2), (1099, 2), (2099, 2)]);
     }
 }

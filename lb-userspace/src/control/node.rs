@@ -26,7 +26,7 @@ use crate::dataplane::frontends::{Listener, Plan};
 use crate::dataplane::lists::Lists;
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::probe_path::ProbePath;
-use crate::net::{HopProblem, NextHop, Resolver, TooBig};
+use crate::net::{HopProblem, NextHop, Resolver, Said};
 use crate::probe::{ProbeEvent, Prober, Target, Way};
 use crate::store::Down;
 
@@ -283,10 +283,10 @@ impl Node {
         }
     }
 
-    /// Whether packets are looked at that may speak against backends.
+    /// Whether packets may have spoken against backends.
     #[must_use]
     pub fn hears_doubts(&self) -> bool {
-        self.arena.maps.settings().features & FEATURE_NAT != 0
+        self.arena.maps.settings().features & FEATURE_NAT != 0 || self.doubts.has_unreachable()
     }
 
     /// Has those probed now that packets spoke against since the last time.
@@ -294,21 +294,21 @@ impl Node {
         let words = &self.arena.maps.doubts;
         let words = (0..words.len()).filter_map(|place| words.get(place));
         let rows = self.doubts.read(words, Instant::now());
-        self.hurry(&rows);
+        self.hurry(rows.iter().filter_map(|row| self.backend_of(*row)));
+        let unreachable = self.doubts.take_unreachable();
+        if !unreachable.is_empty() {
+            let all = self.services.iter().flat_map(|r| r.backends.iter().map(move |b| (r, b)));
+            self.hurry(all.filter(|(_, b)| unreachable.contains(&b.config.address)));
+        }
     }
 
-    /// Has those backends of rows probed now that are not known to be down.
-    fn hurry(&self, rows: &[u32]) {
-        for (running, backend) in rows.iter().filter_map(|row| self.doubted(*row)) {
+    /// Has those backends probed now that are not known to be down.
+    fn hurry<'n>(&self, doubted: impl Iterator<Item = (&'n Running, &'n Backend)>) {
+        for (running, backend) in doubted.filter(|(_, b)| b.health.state != HealthState::Down) {
             let (service, name) = (&running.config.name, &backend.config.name);
             tracing::debug!(%service, backend = %name, "doubted by packets; probed now");
             self.prober.hurry(backend.probe);
         }
-    }
-
-    /// The backend of a row, if it is not known to be down.
-    fn doubted(&self, row: u32) -> Option<(&Running, &Backend)> {
-        self.backend_of(row).filter(|(_, backend)| backend.health.state != HealthState::Down)
     }
 
     /// Whose row it is.
@@ -358,9 +358,17 @@ impl Node {
         Ok(())
     }
 
-    /// Takes what a router on the way to a tunnelled server says.
-    pub fn on_too_big(&mut self, message: TooBig) -> Result<()> {
-        self.servers.set_path_mtu(message, Instant::now())
+    /// Takes what the network says of a packet to a tunnelled server.
+    pub fn on_said(&mut self, said: Said) -> Result<()> {
+        match said {
+            Said::TooBig(message) => self.servers.set_path_mtu(message, Instant::now()),
+            Said::Unreachable(server) => {
+                if self.servers.is_tunnelled(server) {
+                    self.doubts.note_unreachable(server, Instant::now());
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Settles what is due.
@@ -430,7 +438,7 @@ impl Node {
     pub fn nat_swept(&mut self, found: NatFound, began: Instant) -> Result<()> {
         self.nat_rows = found.rows;
         let unanswered = self.doubts.hear(found.unanswered, Instant::now());
-        self.hurry(&unanswered);
+        self.hurry(unanswered.iter().filter_map(|row| self.backend_of(*row)));
         self.settles = None;
         for running in &mut self.services {
             let discarded = running.free_retired(&mut self.arena, &self.nat_rows, began)?;

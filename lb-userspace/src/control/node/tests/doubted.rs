@@ -37,24 +37,6 @@ fn a_row_is_its_backends_also_where_it_was_before() {
 }
 
 #[test]
-fn what_is_down_already_is_not_asked_early() {
-    run(|| {
-        let mut world = World::new(Limits::default());
-        let service = web(Mode::Nat, Probe::Tcp, backends("b", 0..3));
-        world.try_apply(&[service], true).unwrap();
-        for name in ["b0", "b1", "b2"] {
-            world.health(name, true);
-        }
-        world.health("b1", false);
-        let running = world.running();
-        let rows: Vec<u32> = running.backends.iter().map(|b| running.tables.row(b.index)).collect();
-        let doubted: Vec<bool> =
-            rows.iter().map(|row| world.node.doubted(*row).is_some()).collect();
-        assert_eq!(doubted, [true, false, true]);
-    });
-}
-
-#[test]
 fn words_of_the_program_are_taken_once() {
     run(|| {
         let mut world = World::new(Limits::default());
