@@ -62,8 +62,7 @@ fn features(service: &Service, warnings: &mut Vec<String>) {
     }
     if service.failover.on_down == OnDown::Reset && service.mode != Mode::Nat {
         warnings.push(format!(
-            "{name}: on_down = \"reset\" is as \"rehash\" in mode {}: connections are reset, but by the \
-             backends that their packets go to",
+            "{name}: on_down = \"reset\" is as \"rehash\" in mode {}: other backends reset the connections",
             service.mode
         ));
     }
