@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Version of everything in this module.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// An IP address as four words of network-order bytes; IPv4 in the first.
 pub type Address = [u32; 4];
@@ -66,6 +66,8 @@ pub mod map {
     pub const BUCKETS: &str = "BUCKETS";
     /// One [`super::NatEntry`] for each processor, where the next one is made.
     pub const DRAFTS: &str = "DRAFTS";
+    /// What packets said against backends: [`super::doubt_word`]s, [`super::DOUBTS`] of them.
+    pub const DOUBTS: &str = "DOUBTS";
     /// QUIC server ids: [`super::ServerIdKey`] → backend row.
     pub const SERVER_IDS: &str = "SERVER_IDS";
     /// Of the programs that turn probes: [`super::probe_key`] → [`super::ProbeEntry`].
@@ -133,6 +135,8 @@ pub const SERVICE_RATE: u32 = 1 << 7;
 pub const SERVICE_QUIC: u32 = 1 << 8;
 /// SYNs are clamped to `mss`.
 pub const SERVICE_MSS: u32 = 1 << 9;
+/// TCP packets of NAT connections whose backend is gone are answered with a reset.
+pub const SERVICE_RESET: u32 = 1 << 10;
 
 /// The address is a VIP.
 pub const ADDRESS_VIP: u32 = 1;
@@ -679,10 +683,30 @@ pub enum Limit {
     FlowInsert,
     /// ICMP errors made.
     Icmp,
+    /// Resets made.
+    Reset,
 }
 
 /// Buckets of one processor.
-pub const LIMITS: u32 = 2;
+pub const LIMITS: u32 = 3;
+
+/// Places for what packets say against backends. A row has one by its number, which it shares with
+/// others: who says the last word is heard, and whoever has reason says it again.
+pub const DOUBTS: u32 = 256;
+
+/// That a packet said something against a backend row, at this millisecond of the monotonic clock: in
+/// one word, which differs from the last whenever there is news.
+#[inline(always)]
+#[must_use]
+pub const fn doubt_word(row: u32, now_ms: u32) -> u64 {
+    row as u64 | (now_ms as u64) << 32
+}
+
+/// Whose row it was, of [`doubt_word`].
+#[must_use]
+pub const fn doubted_row(word: u64) -> u32 {
+    word as u32
+}
 
 /// What the daemon sets when it loads the program; constants from then on.
 #[repr(C)]

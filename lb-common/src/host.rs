@@ -46,6 +46,8 @@ pub(crate) struct HostMaps {
     #[expect(clippy::vec_box, reason = "slots point to the boxes' insides, which must not move")]
     removed: RefCell<Vec<Box<UnsafeCell<NatEntry>>>>,
     events: RefCell<Vec<Event>>,
+    /// Rows that packets spoke against, in order.
+    pub(crate) doubted: RefCell<Vec<u32>>,
 }
 
 /// The block of backend rows the only service has: not the first, so that offsets show.
@@ -115,6 +117,7 @@ impl HostMaps {
             draft: UnsafeCell::new(NatEntry::zeroed()),
             removed: RefCell::default(),
             events: RefCell::default(),
+            doubted: RefCell::default(),
         }
     }
 
@@ -198,6 +201,7 @@ impl HostMaps {
         self.sent.get_mut().clear();
         self.new_flows.get_mut().clear();
         self.events.get_mut().clear();
+        self.doubted.get_mut().clear();
     }
 
     /// The same maps once more, with nothing counted yet.
@@ -227,6 +231,7 @@ impl HostMaps {
             draft: UnsafeCell::new(NatEntry::zeroed()),
             removed: RefCell::default(),
             events: RefCell::default(),
+            doubted: RefCell::default(),
         }
     }
 
@@ -234,7 +239,8 @@ impl HostMaps {
     pub(crate) fn left(&self) -> impl PartialEq + core::fmt::Debug {
         let flows = self.flows.borrow().clone();
         let counted = (self.sent.borrow().clone(), self.new_flows.borrow().clone());
-        (counted, self.events.borrow().clone(), self.nat_entries(), flows)
+        let said = (self.events.borrow().clone(), self.doubted.borrow().clone());
+        (counted, said, self.nat_entries(), flows)
     }
 
     pub(crate) fn set_word(&self, index: u32, word: Word) {
@@ -388,8 +394,13 @@ impl Maps for HostMaps {
         let rate = match limit {
             Limit::FlowInsert => self.settings.flow_inserts,
             Limit::Icmp => self.settings.icmp_rate,
+            Limit::Reset => 1,
         };
         rate > 0 && self.exhausted.get() != Some(limit)
+    }
+
+    fn doubt(&self, row: u32) {
+        self.doubted.borrow_mut().push(row);
     }
 
     fn now_ms(&self) -> u32 {

@@ -40,6 +40,14 @@ pub fn kind<I: Icmp>(packet: Packet<'_>) -> IcmpKind {
     I::kind(packet)
 }
 
+/// Whether an error says that there is no way to a packet's destination, or nobody there: that it
+/// is too large is another matter (RFC 792; RFC 4443, section 3.1).
+#[inline(always)]
+#[must_use]
+pub fn says_unreachable<I: Icmp>(packet: Packet<'_>) -> bool {
+    I::says_unreachable(packet)
+}
+
 /// Makes a ping its reply, in place (RFC 792; RFC 4443, section 4.2). `None`: it is none, or must
 /// not be answered, and nothing has changed.
 #[inline(always)]
@@ -77,6 +85,8 @@ pub fn translate_quoted<I: Icmp>(
 pub trait Icmp: Ip + error::Invoking {
     /// See [`kind`].
     fn kind(packet: Packet<'_>) -> IcmpKind;
+    /// See [`says_unreachable`].
+    fn says_unreachable(packet: Packet<'_>) -> bool;
     /// See [`echo_reply`].
     fn echo_reply(packet: Packet<'_>) -> Option<()>;
     /// See [`quoted`].
@@ -93,7 +103,7 @@ pub trait Icmp: Ip + error::Invoking {
 }
 
 /// TTL and hop limit of what is made here.
-const HOPS: u8 = 64;
+pub(crate) const HOPS: u8 = 64;
 /// ICMP for IPv4.
 const ICMP: u8 = IpProto::Icmp as u8;
 /// ICMP for IPv6.
@@ -113,6 +123,11 @@ impl Icmp for V4 {
             Some(3 | 4 | 11 | 12) => IcmpKind::Error,
             _ => IcmpKind::Other,
         }
+    }
+
+    #[inline(always)]
+    fn says_unreachable(packet: Packet<'_>) -> bool {
+        packet.head::<42>().is_some_and(|icmp| icmp.u8::<34>() == 3 && icmp.u8::<35>() != 4)
     }
 
     #[inline(always)]
@@ -230,6 +245,11 @@ impl Icmp for V6 {
     }
 
     #[inline(always)]
+    fn says_unreachable(packet: Packet<'_>) -> bool {
+        packet.head::<62>().is_some_and(|icmp| icmp.u8::<54>() == 1)
+    }
+
+    #[inline(always)]
     fn echo_reply(packet: Packet<'_>) -> Option<()> {
         let head = packet.head::<62>()?;
         let (source, destination) = (head.words::<22>(), head.words::<38>());
@@ -327,7 +347,7 @@ impl Icmp for V6 {
 /// Whether a frame was sent to more than one station: none of them answers (RFC 1122, section
 /// 3.2.2).
 #[inline(always)]
-const fn is_group(addresses: &[u32; 3]) -> bool {
+pub(crate) const fn is_group(addresses: &[u32; 3]) -> bool {
     addresses[0].to_le() & 1 != 0
 }
 

@@ -33,10 +33,10 @@ pub const ICMP: u8 = IpProto::Icmp as u8;
 /// ICMP of IPv6.
 pub const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+pub(crate) const FIN: u8 = 0x01;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
 
 /// A packet that can be balanced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,11 +116,27 @@ impl Flow {
         self.tcp_flags & (FIN | RST) != 0
     }
 
+    /// Whether its direction begins with it, or all of it ends at once: in a backend's packet it may
+    /// be the answer to a connection's first one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_answer_first(&self) -> bool {
+        self.tcp_flags & (SYN | RST) != 0
+    }
+
     /// Whether it is a reset.
     #[inline(always)]
     #[must_use]
     pub const fn resets(&self) -> bool {
         self.tcp_flags & RST != 0
+    }
+
+    /// Whether it is TCP that a reset may answer: no first segment, no reset, no fragment and no
+    /// error about it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_be_reset(&self) -> bool {
+        self.is_tcp() && !self.opens() && !self.leaves_no_trace()
     }
 
     /// Destination port, as in the packet.

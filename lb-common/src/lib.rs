@@ -32,6 +32,7 @@ pub mod path;
 pub mod pick;
 pub mod probe;
 pub mod quic;
+pub mod reset;
 pub mod rewrite;
 pub mod rules;
 #[cfg(test)]

@@ -12,6 +12,10 @@ const TOKEN: u32 = 1000;
 /// Milliseconds that another processor's clock may be ahead.
 const SKEW: u32 = 1000;
 
+/// Resets that a processor makes in a second. Each answers one packet and is no longer than it, and
+/// only packets of known connections are answered: this bounds a flood of one of them.
+const RESETS: u32 = 10_000;
+
 /// So many per second, and at most so many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -34,6 +38,7 @@ impl Rate {
         let per_second = match limit {
             Limit::FlowInsert => settings.flow_inserts,
             Limit::Icmp => settings.icmp_rate,
+            Limit::Reset => RESETS,
         };
         let tenth = per_second / 10;
         Self { per_second, burst: if tenth < 64 { 64 } else { tenth } }
@@ -116,6 +121,7 @@ mod tests {
         let of = |limit| Rate::of(&settings, limit);
         assert_eq!(of(Limit::FlowInsert), Rate { per_second: 50_000, burst: 5_000 });
         assert_eq!(of(Limit::Icmp), Rate { per_second: 100, burst: 64 });
+        assert_eq!(of(Limit::Reset), Rate { per_second: 10_000, burst: 1_000 });
         // A map starts zeroed: as one that was empty when the clock was zero.
         let (_, got) = of(Limit::Icmp).take(Bucket::default(), 3_600_000);
         assert!(got);

@@ -174,6 +174,9 @@ pub trait Maps {
     {
         crate::pick::walk(self, table, service, hash).0
     }
+    /// Notes that a packet speaks against the backend of a row: whoever probes it may want to do so
+    /// now.
+    fn doubt(&self, row: u32);
     /// Milliseconds of the monotonic clock, wrapping.
     fn now_ms(&self) -> u32;
     /// Seconds of the monotonic clock.

@@ -6,8 +6,8 @@
 use crate::abi::{
     ADDRESS_NAT, ADDRESS_VIP, FEATURE_FILTERS, FEATURE_NAT, FEATURE_QUIC, FlowKey, IFINDEX_LOCAL,
     KIND_DSR, KIND_NAT, LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES,
-    SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, STATE_REPLY, Server,
-    ServerIdKey, split_ports,
+    SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_RESET,
+    STATE_REPLY, STATE_USED, Server, ServerIdKey, split_ports,
 };
 use crate::encap::{Encapsulate, encapsulate, overhead};
 use crate::filter;
@@ -21,13 +21,14 @@ use crate::nat::{self, Known};
 use crate::packet::Packet;
 use crate::pick::{Picked, pick};
 use crate::quic::{self, Datagram, Quic};
+use crate::reset::{self, Reset};
 use crate::rewrite::{Translate, ethernet};
 use crate::straight;
 use crate::verdict::{Event, Kind, Verdict};
 use crate::vlan;
 
 /// A family, with all that the path does to its packets.
-pub trait Family: Translate + Encapsulate + Icmp + Segment + Datagram {}
+pub trait Family: Translate + Encapsulate + Icmp + Reset + Segment + Datagram {}
 impl Family for V4 {}
 impl Family for V6 {}
 
@@ -79,6 +80,8 @@ pub enum Stop {
     Verdict(Verdict),
     /// Its sender is to be told why.
     Tell(Tell),
+    /// Its sender's connection is to be reset.
+    Reset,
 }
 
 impl From<Verdict> for Stop {
@@ -95,6 +98,7 @@ impl From<Verdict> for Stop {
 /// | 0–27 | interface, the last two being [`IFINDEX_LOCAL`] and [`crate::abi::IFINDEX_INGRESS`]; or the verdict; or the MTU to tell, 0 for "time exceeded" |
 /// | 28–48 | row |
 /// | 49–60 | VLAN id |
+/// | 61 | by a reset: there is nothing else in the word |
 /// | 62 | the sender is to be told |
 /// | 63 | it is a verdict |
 #[inline(always)]
@@ -109,6 +113,7 @@ pub fn to_word(end: Result<Sent, Stop>) -> u64 {
         Err(Stop::Verdict(verdict)) => verdict_word(verdict),
         Err(Stop::Tell(Tell::TimeExceeded)) => TELL,
         Err(Stop::Tell(Tell::TooBig(mtu))) => TELL | u64::from(mtu & IFINDEX_BITS),
+        Err(Stop::Reset) => TELL | RESET,
     }
 }
 
@@ -149,6 +154,7 @@ const fn vlan_of(word: u64) -> u32 {
     (word >> 49) as u32 & 0xfff
 }
 
+const RESET: u64 = 1 << 61;
 const TELL: u64 = 1 << 62;
 const IFINDEX_BITS: u32 = (1 << 28) - 1;
 
@@ -317,6 +323,9 @@ pub fn quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> u64 {
 /// Tells a packet's sender why it is not sent on.
 #[inline(always)]
 pub fn tell<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F, end: u64) -> u64 {
+    if maps.settings().features & FEATURE_NAT != 0 && end & RESET != 0 {
+        return verdict_word(reset::answer::<I, M, F>(maps, frame));
+    }
     let tell = match end as u32 & IFINDEX_BITS {
         0 => Tell::TimeExceeded,
         mtu => Tell::TooBig(mtu),
@@ -380,6 +389,7 @@ fn serve<I: Family, M: Maps, F: Frame>(
     let choice = choose::<I, M>(maps, service, flow, named)?;
     let (row, to_open) = match choice {
         Choice::Reply => return Ok(None),
+        Choice::Reset => return Err(Stop::Reset),
         Choice::Connection(slot) => (slot.entry().row, None),
         Choice::Open(picked, hash) | Choice::Direct(picked, hash) => (picked.row, Some(hash)),
     };
@@ -500,6 +510,8 @@ pub enum Choice<'m> {
     Connection(NatSlot<'m>),
     /// No client's packet but a backend's.
     Reply,
+    /// A packet of a NAT connection whose backend is gone, to be answered with a reset.
+    Reset,
     /// The first packet of a NAT connection to this backend; with the hash that chose it.
     Open(Picked, u64),
     /// A packet for this backend, sent to it as it is; with the hash that chose it.
@@ -521,6 +533,9 @@ pub fn choose<'m, I: Ip, M: Maps>(
         match nat::known(maps, flow) {
             Known::Connection(slot) => return Ok(Choice::Connection(slot)),
             Known::Reply => return Ok(Choice::Reply),
+            Known::Void if service.is(SERVICE_RESET) && flow.may_be_reset() => {
+                return Ok(Choice::Reset);
+            }
             Known::Void => is_void = true,
             Known::Nothing => {}
         }
@@ -607,6 +622,11 @@ fn follow_quoted<I: Family, M: Maps, F: Frame>(maps: &M, frame: &mut F) -> Resul
         maps.count(Event::NatLookup);
         if let Some(slot) = maps.nat(&flow.key) {
             maps.count(Event::Quoted);
+            // About what a backend was sent, not about an answer of one.
+            if nat::is_reply(slot.entry()) && icmp::says_unreachable::<I>(frame.packet()) {
+                maps.count(Event::NatUnreachable);
+                maps.doubt(slot.entry().row);
+            }
             return Ok(nat::error::<I, M>(maps, frame.packet(), slot)?);
         }
     }
@@ -672,6 +692,11 @@ fn reply<I: Family, M: Maps, F: Frame>(
     }
     if flow.is_tcp() && flow.begins() {
         clamp_reply::<I, M>(maps, frame.packet(), slot, flow);
+    }
+    // The backend's first word on this connection.
+    if flow.is_tcp() && flow.resets() && slot.entry().state & STATE_USED == 0 {
+        maps.count(Event::NatRefused);
+        maps.doubt(slot.entry().row);
     }
     Ok(nat::back::<I, M>(maps, frame.packet(), slot, flow)?)
 }

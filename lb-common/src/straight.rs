@@ -9,7 +9,7 @@
 
 use crate::abi::{
     ADDRESS_NAT, FEATURE_NAT, IFINDEX_LOCAL, KIND_DSR, KIND_NAT, SERVICE_MSS, SERVICE_NAT,
-    SERVICE_UDP_FLOW, Server, ServiceRecord, Table,
+    SERVICE_RESET, SERVICE_UDP_FLOW, Server, ServiceRecord, Table,
 };
 use crate::encap::overhead;
 use crate::find_service::{find_alone, find_exact, is_in_prefix};
@@ -22,9 +22,9 @@ use crate::path::{Arrival, Family, Sent, hand_over};
 use crate::pick::{home, is_marked};
 use crate::verdict::{Event, Verdict};
 
-/// What a service may have and still be plain: what counts only while something changes, or only
-/// in SYNs.
-const PLAIN: u32 = SERVICE_UDP_FLOW | SERVICE_MSS;
+/// What a service may have and still be plain: what counts only while something changes, only once a
+/// backend is gone, or only in SYNs.
+const PLAIN: u32 = SERVICE_UDP_FLOW | SERVICE_RESET | SERVICE_MSS;
 
 /// No end: the frame takes the whole path.
 pub const NOT_STRAIGHT: u64 = u64::MAX;
@@ -161,8 +161,8 @@ fn to_no_service<I: Family, M: Maps, F: Frame>(
     {
         return None;
     }
-    // A segment size may have to be clamped.
-    if hops <= 1 || flow.length > settings.client_mtu || flow.begins() {
+    // A segment size may have to be clamped, or the backend be doubted.
+    if hops <= 1 || flow.length > settings.client_mtu || flow.may_answer_first() {
         return None;
     }
     let key = flow.key;

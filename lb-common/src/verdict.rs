@@ -91,6 +91,7 @@ counters! {
         EchoReply Send "echo-reply" "A ping to a VIP, answered here."
         TooBigSent Send "too-big-sent" "Larger than the way to its backend takes: its sender was told the size that fits."
         TimeExceededSent Send "time-exceeded-sent" "TTL or hop limit used up before the backend: its sender was told (traceroute, or a routing loop)."
+        ResetSent Send "reset-sent" "A TCP packet of a `nat` connection whose backend is down, answered with a reset (`on_down = \"reset\"`)."
         PassNotIp Pass "pass-not-ip" "Neither IPv4 nor IPv6 (ARP, LLDP and the like): the kernel's."
         PassVlan Pass "pass-vlan" "Carries two VLAN tags: the kernel's."
         PassBadHeader Pass "pass-bad-header" "Too short for the IP header its type promises, or of another version: left to the kernel to refuse."
@@ -136,6 +137,9 @@ counters! {
         QuicServerId "quic-server-id" "Routed a datagram by the server id in its QUIC connection id."
         MssClamped "mss-clamped" "Lowered the segment size that a SYN announces."
         IcmpLimited "icmp-limited" "Did not make an ICMP error, as there were more than `icmp_rate` in this second."
+        ResetLimited "reset-limited" "Did not reset a connection whose backend is down, as there were too many in this second; the client's next packet will be answered."
+        NatRefused "nat-refused" "A backend refused a new `nat` connection with a reset; it is probed at once."
+        NatUnreachable "nat-unreachable" "An ICMP error says that a backend of a `nat` connection could not be reached; it is probed at once."
         NatHopLearned "nat-hop-learned" "A client's packets came by another MAC address; its replies now go there."
     }
 }

@@ -14,8 +14,9 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap};
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
-    Address, AddressKey, Bucket, FEATURES_ALL, FlowEntry, FlowKey, LIMITS, Limit, NatEntry,
-    RateKey, Server, ServerIdKey, ServiceRecord, Settings, Traffic, Word, list_word,
+    Address, AddressKey, Bucket, DOUBTS as DOUBT_PLACES, FEATURES_ALL, FlowEntry, FlowKey, LIMITS,
+    Limit, NatEntry, RateKey, Server, ServerIdKey, ServiceRecord, Settings, Traffic, Word,
+    doubt_word, list_word,
 };
 use lb_common::ip::Ip;
 use lb_common::limit::Rate;
@@ -62,6 +63,8 @@ static SOURCES: LpmTrie<Listed, u32> = LpmTrie::with_max_entries(8, 0);
 static RATES: LruHashMap<RateKey, Bucket> = LruHashMap::with_max_entries(8, 0);
 #[map]
 static BUCKETS: Array<Bucket> = Array::with_max_entries(LIMITS, BPF_F_MMAPABLE);
+#[map]
+static DOUBTS: Array<u64> = Array::with_max_entries(DOUBT_PLACES, BPF_F_MMAPABLE);
 #[map]
 static SERVER_IDS: HashMap<ServerIdKey, u32> = HashMap::with_max_entries(8, 0);
 
@@ -266,6 +269,11 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
+    fn doubt(&self, row: u32) {
+        note_doubt(row, self.now_ms());
+    }
+
+    #[inline(always)]
     fn now_ms(&self) -> u32 {
         // SAFETY: a plain helper call.
         (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000) as u32
@@ -310,6 +318,16 @@ pub(crate) fn redirect(ifindex: u32) -> Option<u32> {
 #[inline(never)]
 fn longest_prefix(family: u32, address: &Address) -> Option<u32> {
     PREFIXES.get(longest(0, family, address)).copied()
+}
+
+/// A function of its own: its stack is not the path's.
+#[inline(never)]
+fn note_doubt(row: u32, now_ms: u32) {
+    if let Some(place) = DOUBTS.get_ptr_mut(row % DOUBT_PLACES) {
+        // SAFETY: an array element is valid for the program's run; one aligned store, so that
+        // processors which share it do not tear it.
+        unsafe { core::ptr::write_volatile(place, doubt_word(row, now_ms)) };
+    }
 }
 
 /// The key that finds the longest prefix of a list which holds an address.

@@ -83,6 +83,7 @@ fn step(maps: &HostMaps, input: &mut Input<'_>, last: Option<Last>) -> Option<La
 fn through(maps: &HostMaps, before: &[u8], ingress: u32) -> Option<Last> {
     maps.sent.take();
     maps.new_flows.take();
+    maps.doubted.take();
     maps.take_events();
     let (whole, mut other) = (maps.fork(), Guarded::new(before));
     let mut frame = Guarded::new(before);
@@ -122,6 +123,7 @@ fn ended(maps: &HostMaps, before: &[u8], after: &[u8], verdict: Verdict) {
             let least = if be16(&error, 12) == 0x0800 { 68 } else { 1280 };
             assert!((least..maps.settings().client_mtu.max(1501)).contains(&mtu), "{mtu}");
         }
+        Verdict::ResetSent => is_reset_of(after, before),
         Verdict::EchoReply => {
             assert_eq!(after.len(), before.len());
             let (before, after) = (untagged(before).1, untagged(after).1);
@@ -134,6 +136,31 @@ fn ended(maps: &HostMaps, before: &[u8], after: &[u8], verdict: Verdict) {
         _ if verdict.kind() == Kind::Drop => assert_eq!(after, untagged(before).1, "{verdict:?}"),
         _ => assert_eq!(after, before, "{verdict:?}"),
     }
+}
+
+/// A reset by RFC 9293, section 3.10.7.1, from whom the segment was sent to; the tag stays.
+fn is_reset_of(after: &[u8], before: &[u8]) {
+    let ((tag, after), (tag_before, before)) = (untagged(after), untagged(before));
+    assert_eq!(tag, tag_before);
+    assert!(bytes::sums(&after).are_right());
+    assert_eq!((&after[..6], &after[6..12]), (&before[6..12], &before[..6]));
+    assert!(after.len() <= before.len());
+    let (reset, segment) = (ip(&after[14..]).unwrap(), ip(&before[14..]).unwrap());
+    assert_eq!((reset.source, reset.destination), (segment.destination, segment.source));
+    let (reset, segment) = (reset.payload, segment.payload);
+    assert_eq!((reset.len(), reset[12]), (20, 0x50), "a header and nothing else");
+    assert_eq!((&reset[..2], &reset[2..4]), (&segment[2..4], &segment[..2]));
+    let number = |of: &[u8], at: usize| u32::from_be_bytes(of[at..at + 4].try_into().unwrap());
+    let flags = segment[13];
+    assert_eq!(flags & 4, 0, "no reset answers a reset");
+    let expected = if flags & 0x10 == 0 {
+        let text = segment.len() - usize::from(segment[12] >> 4) * 4;
+        let control = u32::from(flags & 1) + u32::from(flags >> 1 & 1);
+        (0, number(segment, 4).wrapping_add(text as u32 + control), 0x14)
+    } else {
+        (number(segment, 8), 0, 4)
+    };
+    assert_eq!((number(reset, 4), number(reset, 8), reset[13]), expected);
 }
 
 /// Each entry has the other direction's, and both agree.

@@ -8,8 +8,8 @@ use crate::abi::{
     FEATURES_ALL, IFINDEX_INGRESS, IFINDEX_LOCAL, KEY_PREFIX, KIND_DSR, KIND_GUE4, KIND_GUE6,
     KIND_IPIP4, KIND_IPIP6, KIND_NAT, LIST_BLOCK, Limit, PORT_EXACT, PORT_FRAGMENTS, SERVICE_ALLOW,
     SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_NAT,
-    SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW, Server, ServerIdKey,
-    ServiceRecord, Table, Word, port_key,
+    SERVICE_QUIC, SERVICE_RATE, SERVICE_RESET, SERVICE_TRACK, SERVICE_UDP_FLOW, Server,
+    ServerIdKey, ServiceRecord, Table, Word, port_key,
 };
 use crate::find_service::prefix_name;
 use crate::host::{BLOCK, FIRST, HostMaps, NAT4, NAT6, SLOTS, VIP4, VIP6, v6};
@@ -61,6 +61,7 @@ pub(super) fn unsettle(maps: &mut HostMaps, input: &mut Input<'_>) {
     maps.exhausted.set(match limits >> 1 & 3 {
         1 => Some(Limit::FlowInsert),
         2 => Some(Limit::Icmp),
+        3 => Some(Limit::Reset),
         _ => None,
     });
     if limits & 8 != 0 {
@@ -135,7 +136,7 @@ fn shadow(maps: &mut HostMaps) {
 }
 
 /// Port, protocol, policy: all a VIP has.
-const FRONTENDS: [(u16, u8, u32); 15] = [
+const FRONTENDS: [(u16, u8, u32); 16] = [
     (80, TCP, 0),
     (81, TCP, SERVICE_HASH_SOURCE),
     (82, TCP, SERVICE_HASH_ADDRESSES),
@@ -145,6 +146,7 @@ const FRONTENDS: [(u16, u8, u32); 15] = [
     (86, TCP, SERVICE_MSS),
     (87, TCP, MARKED),
     (88, TCP, SHADOWED),
+    (89, TCP, SERVICE_RESET),
     (2005, TCP, 0),
     (53, UDP, 0),
     (54, UDP, SERVICE_UDP_FLOW | MARKED),

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::abi::{KIND_DSR, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, ServerIdKey, Word};
+use crate::abi::{
+    KIND_DSR, SERVICE_MSS, SERVICE_NAT, SERVICE_QUIC, SERVICE_RESET, ServerIdKey, Word,
+};
 use crate::frame::HostFrame;
 use crate::host::{FIRST, HostMaps, NAT4, VIP4, full};
 use crate::ip::{Ip, V4};
@@ -303,6 +305,72 @@ fn a_connection_to_a_failed_backend_is_refused_until_the_client_begins_anew() {
         assert_eq!(anew == row, reused);
         assert_eq!(maps.nat_entries().len(), 2);
         assert_eq!(go(&maps, &mut tcp(2000, ACK)).map(|s| s.row), Ok(anew));
+    }
+}
+
+#[test]
+fn where_asked_to_a_connection_to_a_failed_backend_is_reset() {
+    for backends in [1, 3] {
+        let mut maps = maps(backends);
+        assert!(maps.add_record(4, VIP4, 81, 6, SERVICE_NAT | SERVICE_RESET));
+        let to_81 = |flags| frame(6, (CLIENT, 2000), (VIP4[0].to_ne_bytes(), 81), flags);
+        let row = go(&maps, &mut to_81(SYN)).unwrap().row;
+        assert!(go(&maps, &mut to_81(ACK)).is_ok());
+        // Of an unknown connection nothing can be said: another balancer's may be.
+        let stranger = &mut frame(6, (CLIENT, 2001), (VIP4[0].to_ne_bytes(), 81), ACK);
+        assert_eq!(go(&maps, stranger), Err(Verdict::DropNatNoConnection));
+        maps.set_word(row - FIRST, Word(0));
+        maps.take_events();
+        for flags in [ACK, FIN, ACK] {
+            let mut segment = to_81(flags);
+            segment[42..46].copy_from_slice(&[1, 2, 3, 4]);
+            segment[46] = 0x50;
+            assert_eq!(go(&maps, &mut segment), Err(Verdict::ResetSent), "{backends}");
+            assert_eq!(ends(&segment), ((VIP4[0].to_ne_bytes(), 81), (CLIENT, 2000)));
+            assert_eq!((&segment[38..42], segment[47]), (&[1, 2, 3, 4][..], RST));
+            assert_eq!(maps.take_events(), [Event::NatLookup], "no other backend is looked for");
+        }
+        let is_alone = backends == 1;
+        let dropped = if is_alone { Verdict::DropNoBackend } else { Verdict::DropNatBackendDown };
+        assert_eq!(go(&maps, &mut to_81(RST | ACK)), Err(dropped), "a reset is not answered");
+        assert_eq!(
+            maps.nat_entries().len(),
+            2,
+            "its port stays taken while the backend may use it"
+        );
+        let anew = go(&maps, &mut to_81(SYN));
+        assert_eq!(anew.is_ok(), !is_alone, "{anew:?}");
+    }
+}
+
+/// The first thing that a backend says of a connection, to which this is the client's SYN.
+fn first_answer(maps: &HostMaps, port: u16, flags: u8) -> u32 {
+    let mut syn = tcp(port, SYN);
+    let row = go(maps, &mut syn).unwrap().row;
+    let (nat, backend) = ends(&syn);
+    maps.take_events();
+    go(maps, &mut frame(6, backend, nat, flags)).unwrap();
+    row
+}
+
+#[test]
+fn a_backend_that_refuses_a_connection_is_doubted_once() {
+    let maps = maps(3);
+    let row = first_answer(&maps, 2000, RST | ACK);
+    assert_eq!(maps.take_events(), [Event::NatLookup, Event::NatRefused]);
+    assert_eq!(maps.doubted.take(), [row]);
+    // One that has answered may reset for reasons of its own.
+    for first in [SYN | ACK, ACK] {
+        first_answer(&maps, 2001, first);
+        assert!(maps.doubted.take().is_empty());
+        let mut syn = tcp(2001, SYN);
+        go(&maps, &mut syn).unwrap();
+        let (nat, backend) = ends(&syn);
+        go(&maps, &mut frame(6, backend, nat, RST)).unwrap();
+        // And so may the client.
+        go(&maps, &mut tcp(2001, RST)).unwrap();
+        assert!(maps.doubted.take().is_empty());
+        assert!(!maps.take_events().contains(&Event::NatRefused));
     }
 }
 

@@ -33,6 +33,9 @@ pub enum OnDown {
     Rehash,
     /// They stay with it, in case it comes back; new ones go elsewhere.
     Keep,
+    /// Their clients get a reset with their next packet: in `nat` from the balancer itself, which knows
+    /// whose they are; otherwise as by `Rehash`.
+    Reset,
 }
 
 /// How a backend that returns grows to its full share.
@@ -64,6 +67,7 @@ impl fmt::Display for OnDown {
         f.write_str(match self {
             Self::Rehash => "rehash",
             Self::Keep => "keep",
+            Self::Reset => "reset",
         })
     }
 }

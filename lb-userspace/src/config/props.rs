@@ -380,7 +380,7 @@ fn features() -> impl Strategy<Value = Service> {
 fn failover() -> impl Strategy<Value = Failover> {
     let share = || (0..=100u8).prop_map(|percent| Percent::new(percent).unwrap());
     let time = || (1_000..=86_400_000u64).prop_map(Duration::from_millis);
-    let on_down = select(vec![OnDown::Rehash, OnDown::Keep]);
+    let on_down = select(vec![OnDown::Rehash, OnDown::Keep, OnDown::Reset]);
     (share(), share(), time(), on_down, share(), time()).prop_map(
         |(max_removed, max_removed_in_window, window, on_down, backup_below, backup_return)| {
             Failover {

@@ -518,6 +518,10 @@ fn failover() {
         ("max_remove = \"50%\"", "7:14 max_remove | unknown key | did you mean `max_removed`"),
         ("window = \"0s\"", "7:23 \"0s\" | `window` must be 1s to 24h | 10s"),
         ("backup_return = \"25h\"", "7:30 \"25h\" | `backup_return` must be 1s to 24h | 10s"),
+        (
+            "on_down = \"rest\"",
+            "7:24 \"rest\" | what becomes of connections | did you mean \"reset\"",
+        ),
         ("on_down = \"kep\"", "7:24 \"kep\" | what becomes of connections | did you mean \"keep\""),
     ] {
         service(&table(keys), expect);

@@ -1,6 +1,6 @@
 //! Things that are as asked but look unwise: few, and each with its consequence.
 
-use super::model::{Config, Mode, Prefix, Probe, Service, Track, UdpPolicy};
+use super::model::{Config, Mode, OnDown, Prefix, Probe, Service, Track, UdpPolicy};
 use super::nets::Nets;
 use super::value::format_duration;
 
@@ -59,6 +59,12 @@ fn features(service: &Service, warnings: &mut Vec<String>) {
                 "{name}: {key} changes nothing in mode nat, which records every flow"
             ));
         }
+    }
+    if service.failover.on_down == OnDown::Reset && service.mode != Mode::Nat {
+        warnings.push(format!(
+            "{name}: on_down = \"reset\" is as \"rehash\" in mode {}: other backends reset the connections",
+            service.mode
+        ));
     }
     if let Some(mss) = service.mss.filter(|mss| *mss < SMALL_MSS) {
         warnings.push(format!(
@@ -149,6 +155,13 @@ mod tests {
                 Some("track = \"always\" changes nothing in mode nat"),
             ),
             ("nat", both, "udp = \"flow\"", Some("udp = \"flow\" changes nothing in mode nat")),
+            (
+                "gue",
+                dual,
+                "failover = { on_down = \"reset\" }",
+                Some("on_down = \"reset\" is as \"rehash\" in mode gue"),
+            ),
+            ("nat", both, "failover = { on_down = \"reset\" }", None),
             ("dsr", both, "udp = \"flow\"\ntrack = \"always\"", None),
             ("dsr", both, "mss = 535", Some("makes many small packets")),
             ("dsr", both, "mss = 536", None),

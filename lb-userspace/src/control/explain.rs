@@ -179,6 +179,7 @@ fn decide<I: Ip>(
             Ok(Picked { row, word })
         }
         Choice::Reply => Err(Verdict::NatReply),
+        Choice::Reset => Err(Verdict::ResetSent),
         Choice::Open(picked, _) | Choice::Direct(picked, _) => Ok(picked),
     });
     let events = view.events();

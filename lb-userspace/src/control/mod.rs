@@ -10,6 +10,7 @@ mod builds;
 mod by_hand;
 pub mod capacity;
 mod coverage;
+pub mod doubts;
 pub mod explain;
 pub mod freezes;
 pub mod governor;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lb_common::abi::{LIST_BLOCK, ServiceRecord};
+use lb_common::abi::{FEATURE_NAT, LIST_BLOCK, ServiceRecord};
 
 use super::backend::{Backend, Before, Drain, NewBackend};
+use super::doubts::Doubts;
 use super::health::{HealthSnapshot, HealthState};
 use super::server_ids::ServerIds;
 use super::servers::Servers;
@@ -25,7 +26,7 @@ use crate::dataplane::frontends::{Listener, Plan};
 use crate::dataplane::lists::Lists;
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::probe_path::ProbePath;
-use crate::net::{HopProblem, NextHop, Resolver, TooBig};
+use crate::net::{HopProblem, NextHop, Resolver, Said};
 use crate::probe::{ProbeEvent, Prober, Target, Way};
 use crate::store::Down;
 
@@ -54,6 +55,8 @@ pub struct Node {
     /// When services next settle something, while that is known: each probe result asks.
     settles: Option<Option<Instant>>,
     discarded: Discarded,
+    /// What packets said against backends.
+    doubts: Doubts,
     /// Connections by row, of the last sweep of the NAT table.
     nat_rows: HashMap<u32, u64>,
     /// The last time backends or servers changed.
@@ -101,6 +104,7 @@ impl Node {
             by_probe: Vec::new(),
             settles: None,
             discarded: Discarded::default(),
+            doubts: Doubts::default(),
             nat_rows: HashMap::new(),
             changed_at: Instant::now(),
             wants_test: false,
@@ -279,6 +283,42 @@ impl Node {
         }
     }
 
+    /// Whether packets may have spoken against backends.
+    #[must_use]
+    pub fn hears_doubts(&self) -> bool {
+        self.arena.maps.settings().features & FEATURE_NAT != 0 || self.doubts.has_unreachable()
+    }
+
+    /// Has those probed now that packets spoke against since the last time.
+    pub fn on_doubts(&mut self) {
+        let words = &self.arena.maps.doubts;
+        let words = (0..words.len()).filter_map(|place| words.get(place));
+        let rows = self.doubts.read(words, Instant::now());
+        self.hurry(rows.iter().filter_map(|row| self.backend_of(*row)));
+        let unreachable = self.doubts.take_unreachable();
+        if !unreachable.is_empty() {
+            let all = self.services.iter().flat_map(|r| r.backends.iter().map(move |b| (r, b)));
+            self.hurry(all.filter(|(_, b)| unreachable.contains(&b.config.address)));
+        }
+    }
+
+    /// Has those backends probed now that are not known to be down.
+    fn hurry<'n>(&self, doubted: impl Iterator<Item = (&'n Running, &'n Backend)>) {
+        for (running, backend) in doubted.filter(|(_, b)| b.health.state != HealthState::Down) {
+            let (service, name) = (&running.config.name, &backend.config.name);
+            tracing::debug!(%service, backend = %name, "doubted by packets; probed now");
+            self.prober.hurry(backend.probe);
+        }
+    }
+
+    /// Whose row it is.
+    fn backend_of(&self, row: u32) -> Option<(&Running, &Backend)> {
+        let has = |running: &&Running| running.tables.stretches().any(|rows| rows.contains(&row));
+        let running = self.services.iter().find(has)?;
+        let is_its = |b: &&Backend| running.tables.rows(b.index).any(|its| its == row);
+        running.backends.iter().find(is_its).map(|backend| (running, backend))
+    }
+
     /// While our own link is down, and until what it did to probes is over, its servers cannot be
     /// judged.
     fn note_blind(&mut self, server: IpAddr, is_link_down: bool) -> Result<()> {
@@ -318,9 +358,17 @@ impl Node {
         Ok(())
     }
 
-    /// Takes what a router on the way to a tunnelled server says.
-    pub fn on_too_big(&mut self, message: TooBig) -> Result<()> {
-        self.servers.set_path_mtu(message, Instant::now())
+    /// Takes what the network says of a packet to a tunnelled server.
+    pub fn on_said(&mut self, said: Said) -> Result<()> {
+        match said {
+            Said::TooBig(message) => self.servers.set_path_mtu(message, Instant::now()),
+            Said::Unreachable(server) => {
+                if self.servers.is_tunnelled(server) {
+                    self.doubts.note_unreachable(server, Instant::now());
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Settles what is due.
@@ -389,6 +437,8 @@ impl Node {
     /// Applies a sweep of the NAT table that began at `began`, and frees what nothing holds.
     pub fn nat_swept(&mut self, found: NatFound, began: Instant) -> Result<()> {
         self.nat_rows = found.rows;
+        let unanswered = self.doubts.hear(found.unanswered, Instant::now());
+        self.hurry(unanswered.iter().filter_map(|row| self.backend_of(*row)));
         self.settles = None;
         for running in &mut self.services {
             let discarded = running.free_retired(&mut self.arena, &self.nat_rows, began)?;

@@ -97,6 +97,12 @@ impl Servers {
         Ok(true)
     }
 
+    /// Whether packets to an address go by a tunnel.
+    #[must_use]
+    pub fn is_tunnelled(&self, address: IpAddr) -> bool {
+        [Mode::Ipip, Mode::Gue].iter().any(|mode| self.known.contains_key(&(address, *mode)))
+    }
+
     /// Takes a router's message about a packet to a server. Only tunnels use it: other packets
     /// are their clients', who are told themselves.
     pub fn set_path_mtu(&mut self, message: TooBig, now: Instant) -> Result<()> {

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use bytemuck::Zeroable;
 use lb_common::abi::{
     SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS,
-    SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW, SPARES, ServerIdKey,
-    ServiceRecord, Word,
+    SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_RESET, SERVICE_TRACK, SERVICE_UDP_FLOW,
+    SPARES, ServerIdKey, ServiceRecord, Word,
 };
 use lb_common::maglev::Entry;
 
@@ -23,7 +23,7 @@ use super::health::HealthState;
 use super::rules::{Rule, keep};
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, ServiceTables};
-use crate::config::model::{self, HashPolicy, Mode, Probe, ServerId, Track, UdpPolicy};
+use crate::config::model::{self, HashPolicy, Mode, OnDown, Probe, ServerId, Track, UdpPolicy};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::view::monotonic_seconds;
 
@@ -334,6 +334,7 @@ impl Running {
             .map_or(0, |quic| u32::from(quic.config_id) | u32::from(quic.server_id_length) << 8);
         let flags = [
             (uses_nat, SERVICE_NAT),
+            (uses_nat && config.failover.on_down == OnDown::Reset, SERVICE_RESET),
             (config.hash == HashPolicy::Source, SERVICE_HASH_SOURCE),
             (config.hash == HashPolicy::Addresses, SERVICE_HASH_ADDRESSES),
             (config.udp == UdpPolicy::Flow, SERVICE_UDP_FLOW),

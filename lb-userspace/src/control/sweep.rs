@@ -59,6 +59,8 @@ pub struct NatFound {
     pub expired: u64,
     /// Entries read, both directions.
     pub entries: u64,
+    /// Rows of backends that are silent to the first packet of a TCP connection.
+    pub unanswered: BTreeSet<u32>,
 }
 
 /// Reads the flow table: deletes what is idle, and says which slots must stay marked. `services`
@@ -143,6 +145,9 @@ pub fn nat(maps: &LiveMaps, idle_of: &IdleByRow, otherwise: Duration) -> Result<
         if entry.state & STATE_REPLY == 0 {
             *found.rows.entry(entry.row).or_default() += 1;
         }
+        if is_unanswered(now, key, entry) {
+            found.unanswered.insert(entry.row);
+        }
         if age(now, entry.last_seen) >= SHORTEST.as_secs() {
             candidates.push(*key);
         }
@@ -178,6 +183,19 @@ pub fn nat(maps: &LiveMaps, idle_of: &IdleByRow, otherwise: Duration) -> Result<
     Ok(found)
 }
 
+/// Whether a TCP connection has waited for its backend's first word for so long that its client has
+/// asked again: that takes a second (RFC 6298, section 2). `last_seen` of a reply entry without
+/// replies is when it was opened.
+fn is_unanswered(now: u32, key: &FlowKey, entry: &NatEntry) -> bool {
+    let is_silent = entry.state & (STATE_REPLY | STATE_USED) == STATE_REPLY;
+    // Of seconds that are cut, two are more than one.
+    is_silent
+        && key.kind as u8 == TCP
+        && (2..=OPENING.as_secs()).contains(&age(now, entry.last_seen))
+}
+
+/// How long a TCP connection that its backend did not answer is kept.
+const OPENING: Duration = Duration::from_secs(15);
 /// The shortest of the timeouts below.
 const SHORTEST: Duration = Duration::from_secs(5);
 
@@ -198,7 +216,7 @@ fn nat_timeout(
         // Half closed, or a reset that nobody checked.
         (true, true, 1) => idle.min(Duration::from_secs(60)),
         (true, true, _) => idle,
-        (true, false, _) => Duration::from_secs(15),
+        (true, false, _) => OPENING,
         (false, true, _) => idle.min(Duration::from_secs(120)),
         (false, false, _) => idle.min(Duration::from_secs(30)),
     }
@@ -248,6 +266,25 @@ mod tests {
             [(0, Some(short)), (15, Some(short)), (16, None), (32, Some(long)), (48, None)]
         {
             assert_eq!(idle.get(row), expect, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_unanswered_while_its_backend_is_silent_to_a_repeated_syn() {
+        const UDP: u32 = 17;
+        for (protocol, state, age, expect) in [
+            (u32::from(TCP), STATE_REPLY, 1, false),
+            (u32::from(TCP), STATE_REPLY, 2, true),
+            (u32::from(TCP), STATE_REPLY, 15, true),
+            // It is swept itself.
+            (u32::from(TCP), STATE_REPLY, 16, false),
+            (u32::from(TCP), STATE_REPLY | STATE_USED, 2, false),
+            (u32::from(TCP), 0, 2, false),
+            (UDP, STATE_REPLY, 2, false),
+        ] {
+            let key = FlowKey { kind: 4 << 16 | protocol, ..FlowKey::zeroed() };
+            let entry = NatEntry { state, last_seen: 1000 - age, ..NatEntry::zeroed() };
+            assert_eq!(is_unanswered(1000, &key, &entry), expect, "{protocol} {state} {age}");
         }
     }
 

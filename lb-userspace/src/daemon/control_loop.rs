@@ -24,7 +24,7 @@ use crate::control::status::{About, epoch_ms, milliseconds, status};
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::control::watch::{Scene, Watch};
 use crate::dataplane::grace;
-use crate::net::{NextHopEvent, TooBig};
+use crate::net::{NextHopEvent, Said};
 use crate::probe::{BATCH, ProbeEvent, self_test};
 use crate::report::{Block, Changed, Error, ErrorKind, Freeze, Interface, long_age};
 use crate::store::{HealthFile, State, Store};
@@ -35,7 +35,7 @@ pub(super) struct Inputs {
     pub requests: mpsc::Receiver<Request>,
     pub probes: mpsc::Receiver<ProbeEvent>,
     pub hops: mpsc::Receiver<NextHopEvent>,
-    pub too_big: mpsc::Receiver<TooBig>,
+    pub said: mpsc::Receiver<Said>,
 }
 
 /// The signals the daemon takes; from when this is made on, none takes its default action.
@@ -62,6 +62,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const HEALTH_WRITTEN: Duration = Duration::from_secs(1);
 /// Between two tests of the prober by itself.
 const RETEST: Duration = Duration::from_millis(500);
+/// How often it is looked whether packets spoke against backends.
+const DOUBTS: Duration = Duration::from_millis(100);
 /// The share of time that sweeping may take: a large table is swept less often.
 const SWEEP_SHARE: u32 = 20;
 
@@ -82,6 +84,7 @@ pub(super) struct ControlLoop {
     grace: Option<JoinHandle<Resting>>,
     sweep: Option<JoinHandle<Result<Swept>>>,
     sweep_at: Instant,
+    doubts_at: Instant,
     /// The prober's test of itself, while it runs, and when the next may.
     test: Option<JoinHandle<Result<()>>>,
     test_at: Instant,
@@ -123,6 +126,7 @@ impl ControlLoop {
             grace: None,
             sweep: None,
             sweep_at,
+            doubts_at: started,
             test: None,
             test_at: started,
             watch,
@@ -133,7 +137,7 @@ impl ControlLoop {
     /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
     /// event: a daemon that stops for it would be the outage.
     pub(super) async fn run(&mut self, mut inputs: Inputs) -> Result<()> {
-        let Inputs { signals, requests, probes, hops, too_big } = &mut inputs;
+        let Inputs { signals, requests, probes, hops, said } = &mut inputs;
         let mut results = Vec::with_capacity(BATCH);
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
@@ -150,7 +154,12 @@ impl ControlLoop {
                     Ok(())
                 }
                 Some(event) = hops.recv() => self.on_hop(event),
-                Some(message) = too_big.recv() => self.node.on_too_big(message),
+                Some(said) = said.recv() => self.node.on_said(said),
+                () = sleep_until(self.doubts_at), if self.node.hears_doubts() => {
+                    self.doubts_at = Instant::now() + DOUBTS;
+                    self.node.on_doubts();
+                    Ok(())
+                }
                 tested = finished(&mut self.test) => self.on_tested(tested),
                 () = sleep_until(self.test_at), if tests => { self.begin_test(); Ok(()) }
                 _ = signals.hangup.recv() => { self.on_hangup().await; Ok(()) }

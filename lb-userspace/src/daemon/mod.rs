@@ -74,7 +74,7 @@ async fn serve(options: RunOptions) -> Result<()> {
     node.set_frozen(|service| state.freezes.of(service).is_some())?;
     first_hops(&mut node, &mut hops).await?;
 
-    let (_path_mtus, too_big) = PathMtuListener::start(state.config.node.gue_port)
+    let (_path_mtus, said) = PathMtuListener::start(state.config.node.gue_port)
         .context("cannot listen for path MTUs of tunnels")?;
     let xdp = options.xdp.unwrap_or(state.config.node.xdp);
     let plane = Plane::attach(loaded, &links, xdp, way)?;
@@ -99,7 +99,7 @@ async fn serve(options: RunOptions) -> Result<()> {
     let api = tokio::spawn(api::serve(listener, handle, async {
         let _ = stopped.await;
     }));
-    let inputs = Inputs { signals, requests, probes, hops, too_big };
+    let inputs = Inputs { signals, requests, probes, hops, said };
     let mut control = ControlLoop::new(
         node,
         plane,

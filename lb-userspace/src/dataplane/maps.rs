@@ -42,6 +42,8 @@ pub struct LiveMaps {
     pub server_ids: Entries<ServerIdKey, u32>,
     /// Interfaces frames may leave by: interface, and the program that sees them leave (none).
     pub devices: Entries<u32, [u32; 2]>,
+    /// What packets said against backends.
+    pub doubts: Mapped<u64>,
     traffic: Mapped<Traffic>,
     new_flows: Mapped<u64>,
     counters: Mapped<u64>,
@@ -68,6 +70,7 @@ impl LiveMaps {
             rates: entries(ebpf, map::RATES)?,
             server_ids: entries(ebpf, map::SERVER_IDS)?,
             devices: entries(ebpf, map::DEVICES)?,
+            doubts: array(ebpf, map::DOUBTS)?,
             traffic: array(ebpf, map::TRAFFIC)?,
             new_flows: array(ebpf, map::NEW_FLOWS)?,
             counters: array(ebpf, map::COUNTERS)?,
@@ -121,6 +124,7 @@ impl LiveMaps {
             rates: Entries::in_memory(64, true),
             server_ids: Entries::in_memory(1024, false),
             devices: Entries::in_memory(64, false),
+            doubts: Mapped::anonymous(lb_common::abi::DOUBTS)?,
             traffic: Mapped::anonymous(rows)?,
             new_flows: Mapped::anonymous(rows)?,
             counters: Mapped::anonymous(ROW)?,

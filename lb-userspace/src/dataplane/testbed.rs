@@ -307,6 +307,7 @@ impl Maps for Memory {
     fn now(&self) -> u32 {
         0
     }
+    fn doubt(&self, _: u32) {}
     fn count_sent(&self, _: u32, _: u64) {}
     fn count_new(&self, _: u32) {}
     fn count(&self, _: Event) {}

@@ -190,6 +190,9 @@ impl Maps for View<'_> {
         true
     }
 
+    /// Of a packet that is none, nobody is doubted.
+    fn doubt(&self, _row: u32) {}
+
     fn now_ms(&self) -> u32 {
         self.now_ms
     }

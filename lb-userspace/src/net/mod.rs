@@ -22,7 +22,7 @@ pub use hop::{HopProblem, NextHop, Remote};
 pub use links::{
     addresses_of, devices, first_down, ip_local_port_range, local_addresses, remove_idle_clsact,
 };
-pub use path_mtu::{LIFETIME as PATH_MTU_LIFETIME, PathMtuListener, PathMtus, TooBig};
+pub use path_mtu::{LIFETIME as PATH_MTU_LIFETIME, PathMtuListener, PathMtus, Said, TooBig};
 pub use resolver::{NextHopEvent, Resolver};
 
 /// Where distributions keep the certificate authorities that they trust: Debian and Arch, Fedora,

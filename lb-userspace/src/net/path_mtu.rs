@@ -1,8 +1,8 @@
-//! What the network says of the path to tunnelled servers: ICMP "too big".
+//! What the network says of the path to tunnelled servers: ICMP "too big" and "unreachable".
 //!
 //! A tunnel's packets are sent from addresses that need not be this host's, so its kernel does not
 //! keep these messages. [`PathMtuListener`] hears them on packet sockets and tells
-//! ([`TooBig`]); [`PathMtus`] remembers. Both leave to their owner what a server is:
+//! ([`Said`]); [`PathMtus`] remembers the MTUs. Both leave to their owner what a server is:
 //!
 //! 1. [`PathMtuListener::start`] once, in the network namespace of the interfaces, with
 //!    `gue_port`.
@@ -13,6 +13,8 @@
 //! 4. When [`PathMtus::next_expiry`] is due, [`PathMtus::expire`], and write the records of the
 //!    servers it names anew.
 //! 5. [`PathMtus::forget`] a server that is removed, or whose next hop is another.
+//!
+//! That a server is unreachable is no more than a reason to look.
 //!
 //! The messages are not authenticated: whoever can send to the tunnel's source address can claim
 //! an MTU. So it lowers one server's MTU only, no further than the minimum of the family, and for
@@ -35,6 +37,15 @@ mod tests;
 
 /// How long a learned MTU counts after the last message (RFC 1191 and RFC 8201 advise 10 minutes).
 pub const LIFETIME: Duration = Duration::from_secs(600);
+
+/// What was said of a tunnel's packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It was too large.
+    TooBig(TooBig),
+    /// It did not reach this address, or nobody there takes it. Not checked to be a server's.
+    Unreachable(IpAddr),
+}
 
 /// A router on the way to a server had no room for a packet of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

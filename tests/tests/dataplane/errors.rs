@@ -22,23 +22,29 @@ fn error(from: IpAddr, to: IpAddr, hops: u8, quote: &[u8]) -> Vec<u8> {
     icmp(&Outside { hops, ..FROM_CLIENT }, from, to, kind, 1400, quote)
 }
 
-fn router(six: bool) -> IpAddr {
+pub(crate) fn router(six: bool) -> IpAddr {
     if six { "2001:db8:77::1" } else { "198.51.100.254" }.parse().unwrap()
 }
 
 /// A connection of NAT as seen on both sides, all frames without tags.
-struct Connection {
-    row: u32,
+pub(crate) struct Connection {
+    pub(crate) row: u32,
     server: Server,
     /// The client's packet, and as its backend gets it.
     asked: Vec<u8>,
-    got: Vec<u8>,
+    pub(crate) got: Vec<u8>,
     /// The backend's packet, and as the client gets it.
     answer: Vec<u8>,
-    answered: Vec<u8>,
+    pub(crate) answered: Vec<u8>,
 }
 
-fn connect(world: &mut World, six: bool, protocol: u8, from: u16, feature: Feature) -> Connection {
+pub(crate) fn connect(
+    world: &mut World,
+    six: bool,
+    protocol: u8,
+    from: u16,
+    feature: Feature,
+) -> Connection {
     let to = SocketAddr::new(if six { VIP6 } else { VIP4 }, port(feature, Way::Nat));
     let payload = [0x42; 60];
     let asked = frame(&FROM_CLIENT, client(to, from), to, protocol, SYN, &payload);

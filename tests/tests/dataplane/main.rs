@@ -6,6 +6,7 @@
 
 mod checks;
 mod decode;
+mod doubts;
 mod entries;
 mod errors;
 mod fixtures;
@@ -15,6 +16,7 @@ mod places;
 mod policies;
 mod probe_path;
 mod random;
+mod resets;
 mod rig;
 mod rows;
 mod spread;

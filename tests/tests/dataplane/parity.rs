@@ -20,11 +20,12 @@ use lb_userspace::dataplane::view::View;
 
 use crate::checks::answer_to;
 use crate::decode::{Decoded, try_packet, untagged};
+use crate::frames::{ACK, RST, edit};
 use crate::random::{Random, packets};
 use crate::rig::{Action, Counters, INGRESS, MOST_POISON, Rig, Sizes};
 use crate::rows;
 use crate::traffic::{change, mutated, random_packet};
-use crate::world::{Way, World};
+use crate::world::{TCP, Way, World};
 
 /// Programs that random packets are run on, each with its share of them.
 const PROGRAMS: usize = 2;
@@ -206,7 +207,13 @@ impl Both {
         let Some(packet) = Decoded::try_of(&untagged(got)).filter(|_| group.way == Way::Nat) else {
             return;
         };
-        let answer = answer_to(&packet, &group.servers[index], 1460);
+        let server = &group.servers[index];
+        let mut answer = answer_to(&packet, server, 1460);
+        if packet.protocol() == TCP && random.one_in(4) {
+            let tag = if server.vlan == 0 { 0 } else { 4 };
+            let flags = if packet.source().is_ipv4() { 47 } else { 67 };
+            answer = edit(answer, tag + flags, &[RST | ACK]);
+        }
         if answers.len() < 4096 {
             answers.push(answer);
         } else {

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytemuck::Zeroable;
 use lb_common::abi::{
     ADDRESS_VIP, LIST_BLOCK, SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES,
-    SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_QUIC, SERVICE_RATE, SERVICE_TRACK, SERVICE_UDP_FLOW,
-    ServerIdKey, ServiceRecord,
+    SERVICE_HASH_SOURCE, SERVICE_MSS, SERVICE_QUIC, SERVICE_RATE, SERVICE_RESET, SERVICE_TRACK,
+    SERVICE_UDP_FLOW, ServerIdKey, ServiceRecord,
 };
 use lb_common::quic;
 use lb_userspace::config::model::Prefix;
@@ -33,7 +33,7 @@ pub(crate) fn server_id(index: usize) -> [u8; SERVER_ID] {
 }
 
 /// Features of all ways whose backends are those of plain services.
-const SHARED: [(Feature, u32); 10] = [
+const SHARED: [(Feature, u32); 11] = [
     (Feature::HashSource, SERVICE_HASH_SOURCE),
     (Feature::HashAddresses, SERVICE_HASH_ADDRESSES),
     (Feature::Mss, SERVICE_MSS),
@@ -44,6 +44,7 @@ const SHARED: [(Feature, u32); 10] = [
     (Feature::UdpFlow, SERVICE_UDP_FLOW),
     (Feature::Track, SERVICE_TRACK | SERVICE_UDP_FLOW),
     (Feature::Changing, 0),
+    (Feature::Reset, SERVICE_RESET),
 ];
 
 /// Fills the world.

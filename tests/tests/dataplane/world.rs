@@ -116,6 +116,8 @@ pub(crate) enum Feature {
     /// In a mode change: NAT connections of a former mode may be there. For [`Way::Nat`]: none
     /// may, and yet this is how its backends are sent to.
     Changing,
+    /// Connections whose backend is gone are reset.
+    Reset,
 }
 
 /// The port of a service.

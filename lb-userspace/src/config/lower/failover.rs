@@ -7,7 +7,8 @@ use crate::config::model::{Failover, OnDown, Percent};
 use crate::config::place::Place;
 use crate::config::raw::RawFailover;
 
-const ON_DOWN: [(&str, OnDown); 2] = [("rehash", OnDown::Rehash), ("keep", OnDown::Keep)];
+const ON_DOWN: [(&str, OnDown); 3] =
+    [("rehash", OnDown::Rehash), ("keep", OnDown::Keep), ("reset", OnDown::Reset)];
 
 impl Lowering {
     pub(super) fn failover(&mut self, s: usize, raw: Spanned<RawFailover>) -> Failover {

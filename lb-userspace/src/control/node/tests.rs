@@ -3,6 +3,7 @@
 //! Packets are picked by the program's own code over the live maps; nothing is attached. Needs
 //! root, as the program is loaded.
 
+mod doubted;
 mod governed;
 mod watched;
 mod widen;

@@ -279,6 +279,8 @@ impl<const BROKEN: usize> Maps for Cpu<'_, BROKEN> {
         (self.now_ms / 1000) as u32
     }
 
+    fn doubt(&self, _: u32) {}
+
     fn count_sent(&self, _: u32, _: u64) {}
 
     fn count_new(&self, _: u32) {}

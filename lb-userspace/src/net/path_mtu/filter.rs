@@ -1,4 +1,5 @@
-//! Classic BPF for the packet sockets: only "too big" messages about tunnels wake the daemon.
+//! Classic BPF for the packet sockets: only "too big" and "unreachable" messages about tunnels wake
+//! the daemon.
 //!
 //! They run on every packet that the kernel gets, so the most telling test comes first. Offsets
 //! are from the IP header on; a load beyond the end refuses the packet.
@@ -10,7 +11,8 @@ use libc::{
 use socket2::SockFilter;
 
 use super::message::{
-    ANY_FRAGMENT, ICMP, ICMP_HEADER, ICMP_TOO_BIG, ICMPV6, ICMPV6_TOO_BIG, TUNNELS,
+    ANY_FRAGMENT, ICMP, ICMP_HEADER, ICMP_UNREACHABLE, ICMPV6, ICMPV6_TOO_BIG, ICMPV6_UNREACHABLE,
+    TUNNELS,
 };
 
 /// Bytes of a packet that are delivered. A "too big" has at most 576 (IPv4) or 1280 (IPv6).
@@ -42,8 +44,8 @@ pub(super) fn v4() -> Vec<SockFilter> {
         Lacks(u32::from(ANY_FRAGMENT)),
         // The header's length, as the base of the loads that follow.
         Load(BPF_LDX | BPF_B | BPF_MSH, 0),
-        Load(BPF_LD | BPF_H | BPF_IND, 0),
-        Is(u32::from(u16::from_be_bytes(ICMP_TOO_BIG))),
+        Load(BPF_LD | BPF_B | BPF_IND, 0),
+        Is(u32::from(ICMP_UNREACHABLE)),
         Load(BPF_LD | BPF_B | BPF_IND, ICMP_HEADER as u32 + V4_PROTOCOL),
     ];
     assemble(&steps)
@@ -51,14 +53,15 @@ pub(super) fn v4() -> Vec<SockFilter> {
 
 /// Lets through what [`super::message::read`] may take, of IPv6.
 pub(super) fn v6() -> Vec<SockFilter> {
-    use Step::{Is, Load};
+    use Step::{Is, Lacks, Load};
     let steps = [
         Load(BPF_LD | BPF_B | BPF_ABS, V6_NEXT_HEADER),
         Is(u32::from(ICMPV6)),
         to_this_host(),
         Is(u32::from(libc::PACKET_HOST)),
         Load(BPF_LD | BPF_B | BPF_ABS, V6_HEADER),
-        Is(u32::from(ICMPV6_TOO_BIG)),
+        // And "time exceeded", which is rare enough to be left to the reader.
+        Lacks(!u32::from(ICMPV6_UNREACHABLE | ICMPV6_TOO_BIG)),
         Load(BPF_LD | BPF_B | BPF_ABS, V6_HEADER + ICMP_HEADER as u32 + V6_NEXT_HEADER),
     ];
     assemble(&steps)

@@ -16,14 +16,14 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::filter::{self, SNAP};
-use super::{TooBig, message};
+use super::{Said, message};
 
 /// Messages waiting for the reader; beyond it they wait in the sockets, and are lost when those
 /// are full. Routers repeat them for every packet that is too big.
 const QUEUE: usize = 64;
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Hears "too big" messages; it ends when this is dropped.
+/// Hears these messages; it ends when this is dropped.
 #[derive(Debug)]
 pub struct PathMtuListener {
     tasks: [JoinHandle<()>; 2],
@@ -34,7 +34,7 @@ impl PathMtuListener {
     /// port on servers that GUE packets go to.
     ///
     /// Fails without the right to open packet sockets (`CAP_NET_RAW`).
-    pub fn start(gue_port: u16) -> io::Result<(Self, mpsc::Receiver<TooBig>)> {
+    pub fn start(gue_port: u16) -> io::Result<(Self, mpsc::Receiver<Said>)> {
         let (events, receiver) = mpsc::channel(QUEUE);
         let v4 = open(libc::ETH_P_IP, &filter::v4())?;
         let v6 = open(libc::ETH_P_IPV6, &filter::v6())?;
@@ -49,7 +49,7 @@ impl Drop for PathMtuListener {
     }
 }
 
-async fn follow(socket: AsyncFd<Socket>, gue_port: u16, events: mpsc::Sender<TooBig>) {
+async fn follow(socket: AsyncFd<Socket>, gue_port: u16, events: mpsc::Sender<Said>) {
     let mut buffer = [0; SNAP];
     loop {
         match socket.async_io(Interest::READABLE, |mut socket| socket.read(&mut buffer)).await {

@@ -1,11 +1,11 @@
-//! An ICMP "too big" message about a tunnel's packet, read from its bytes.
+//! An ICMP "too big" or "unreachable" message about a tunnel's packet, read from its bytes.
 //!
 //! Packet sockets get packets before the kernel has looked at them, so lengths and checksums are
 //! checked here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::TooBig;
+use super::{Said, TooBig};
 
 /// Any IPv4 host takes this much (RFC 1191, section 3: less is not to be believed).
 pub(super) const MIN_IPV4: u32 = 576;
@@ -14,8 +14,10 @@ pub(super) const MIN_IPV6: u32 = 1280;
 
 pub(super) const ICMP: u8 = 1;
 pub(super) const ICMPV6: u8 = 58;
-/// Type "destination unreachable", code "fragmentation needed".
-pub(super) const ICMP_TOO_BIG: [u8; 2] = [3, 4];
+/// Type "destination unreachable", of which a code is "fragmentation needed".
+pub(super) const ICMP_UNREACHABLE: u8 = 3;
+const ICMP_TOO_BIG: u8 = 4;
+pub(super) const ICMPV6_UNREACHABLE: u8 = 1;
 pub(super) const ICMPV6_TOO_BIG: u8 = 2;
 /// Bytes of the message before the quoted packet.
 pub(super) const ICMP_HEADER: usize = 8;
@@ -31,7 +33,7 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// such message, is damaged, or is not about a packet of a tunnel. UDP is one to `gue_port`.
 ///
 /// Old routers do not say how much they would take, but zero; that is the minimum, too.
-pub(super) fn read(packet: &[u8], gue_port: u16) -> Option<TooBig> {
+pub(super) fn read(packet: &[u8], gue_port: u16) -> Option<Said> {
     match packet.first()? >> 4 {
         4 => read_v4(packet, gue_port),
         6 => read_v6(packet, gue_port),
@@ -39,7 +41,7 @@ pub(super) fn read(packet: &[u8], gue_port: u16) -> Option<TooBig> {
     }
 }
 
-fn read_v4(packet: &[u8], gue_port: u16) -> Option<TooBig> {
+fn read_v4(packet: &[u8], gue_port: u16) -> Option<Said> {
     // Short frames are padded beyond this length.
     let packet = packet.get(..usize::from(u16_at(packet, 2)?))?;
     let fixed = packet.first_chunk::<20>()?;
@@ -49,7 +51,7 @@ fn read_v4(packet: &[u8], gue_port: u16) -> Option<TooBig> {
         return None;
     }
     let (icmp, quoted) = message.split_first_chunk::<ICMP_HEADER>()?;
-    if icmp[..2] != ICMP_TOO_BIG {
+    if icmp[0] != ICMP_UNREACHABLE {
         return None;
     }
     let mtu = u16::from_be_bytes([icmp[6], icmp[7]]);
@@ -60,11 +62,14 @@ fn read_v4(packet: &[u8], gue_port: u16) -> Option<TooBig> {
     if outer[0] >> 4 != 4 || !first || !is_tunnel(outer[9], payload, gue_port) {
         return None;
     }
-    let server = Ipv4Addr::from(*outer.last_chunk::<4>()?);
-    Some(TooBig { server: IpAddr::V4(server), mtu: u32::from(mtu).max(MIN_IPV4) })
+    let server = IpAddr::V4(Ipv4Addr::from(*outer.last_chunk::<4>()?));
+    Some(match icmp[1] {
+        ICMP_TOO_BIG => Said::TooBig(TooBig { server, mtu: u32::from(mtu).max(MIN_IPV4) }),
+        _ => Said::Unreachable(server),
+    })
 }
 
-fn read_v6(packet: &[u8], gue_port: u16) -> Option<TooBig> {
+fn read_v6(packet: &[u8], gue_port: u16) -> Option<Said> {
     let (header, payload) = packet.split_first_chunk::<40>()?;
     let length = u16::from_be_bytes([header[4], header[5]]);
     let message = payload.get(..usize::from(length))?;
@@ -74,7 +79,7 @@ fn read_v6(packet: &[u8], gue_port: u16) -> Option<TooBig> {
         return None;
     }
     let (icmp, quoted) = message.split_first_chunk::<ICMP_HEADER>()?;
-    if icmp[0] != ICMPV6_TOO_BIG {
+    if icmp[0] != ICMPV6_TOO_BIG && icmp[0] != ICMPV6_UNREACHABLE {
         return None;
     }
     let mtu = u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]);
@@ -83,8 +88,11 @@ fn read_v6(packet: &[u8], gue_port: u16) -> Option<TooBig> {
     if outer[0] >> 4 != 6 || !is_tunnel(outer[6], payload, gue_port) {
         return None;
     }
-    let server = Ipv6Addr::from(*outer.last_chunk::<16>()?);
-    Some(TooBig { server: IpAddr::V6(server), mtu: mtu.max(MIN_IPV6) })
+    let server = IpAddr::V6(Ipv6Addr::from(*outer.last_chunk::<16>()?));
+    Some(match icmp[0] {
+        ICMPV6_TOO_BIG => Said::TooBig(TooBig { server, mtu: mtu.max(MIN_IPV6) }),
+        _ => Said::Unreachable(server),
+    })
 }
 
 fn is_tunnel(protocol: u8, payload: &[u8], gue_port: u16) -> bool {

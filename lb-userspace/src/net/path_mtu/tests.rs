@@ -108,11 +108,11 @@ impl Lab {
 
 struct Ears {
     _listener: PathMtuListener,
-    events: mpsc::Receiver<TooBig>,
+    events: mpsc::Receiver<Said>,
 }
 
 impl Ears {
-    async fn next(&mut self) -> TooBig {
+    async fn next(&mut self) -> Said {
         let event = tokio::time::timeout(Duration::from_secs(5), self.events.recv());
         event.await.expect("an event in time").expect("a running listener")
     }
@@ -140,11 +140,36 @@ fn a_narrow_link_is_told_of() {
         for server in ["10.9.0.5", "fd09::5"] {
             for inner in [Ip(4), Ip(41), Udp(GUE)] {
                 send(server, inner, 1400);
-                let expected = TooBig { server: address(server), mtu: 1300 };
+                let expected = Said::TooBig(TooBig { server: address(server), mtu: 1300 });
                 assert_eq!(ears.next().await, expected, "{inner:?}");
             }
             for (inner, length) in [(Ip(6), 1400), (Udp(443), 1400), (Ip(4), 1300)] {
                 send(server, inner, length);
+            }
+            ears.quiet().await;
+        }
+    });
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_told_of() {
+    let lab = Lab::new();
+    // A router tells a host of few such packets in a row (`icmp_ratelimit`).
+    lab.router.inside(|| {
+        for name in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+            std::fs::write(format!("/proc/sys/net/{name}"), "0").unwrap();
+        }
+    });
+    lab.router.ip("route add unreachable 10.9.0.5/32");
+    lab.router.ip("route add unreachable fd09::5/128");
+    lab.listen(async |mut ears: Ears| {
+        for server in ["10.9.0.5", "fd09::5"] {
+            for inner in [Ip(4), Ip(41), Udp(GUE)] {
+                send(server, inner, 100);
+                assert_eq!(ears.next().await, Said::Unreachable(address(server)), "{inner:?}");
+            }
+            for inner in [Ip(6), Udp(443)] {
+                send(server, inner, 100);
             }
             ears.quiet().await;
         }
@@ -161,6 +186,7 @@ fn frames_for_others_are_not_heard() {
         ears.quiet().await;
         lab.router.ip("neigh del 10.0.0.1 dev eth0");
         send("10.9.0.5", Ip(4), 1400);
-        assert_eq!(ears.next().await.mtu, 1300);
+        let expected = TooBig { server: address("10.9.0.5"), mtu: 1300 };
+        assert_eq!(ears.next().await, Said::TooBig(expected));
     });
 }

@@ -142,6 +142,27 @@ fn other_signals_bring_the_next_probe_forward_and_decide_nothing() {
 }
 
 #[test]
+fn a_flood_of_signals_is_no_flood_of_probes() {
+    for manner in [Manner::Answers(1), Manner::Answers(300), Manner::Refuses] {
+        in_virtual_time(|_| async move {
+            let rarely = Health { interval: 600_000 * MS, jitter: 0, ..health() };
+            let scene = Scene::open(rarely, HealthState::Up, manner);
+            for _ in 0..10_000 {
+                scene.hurry.notify_one();
+                tokio::time::sleep(MS).await;
+            }
+            for pair in scene.starts.borrow().windows(2) {
+                assert!(pair[1] - pair[0] >= 100 * MS, "{:?}", pair[1] - pair[0]);
+            }
+            let before = scene.starts.borrow().len();
+            tokio::time::sleep(60_000 * MS).await;
+            let more = scene.starts.borrow().len() - before;
+            assert!(more <= 1, "what was said before is not said again: {more}");
+        });
+    }
+}
+
+#[test]
 fn return_is_noticed_within_an_interval_and_the_fast_ones() {
     in_virtual_time(|round| async move {
         let mut scene = Scene::open(health(), HealthState::Up, Manner::Refuses);

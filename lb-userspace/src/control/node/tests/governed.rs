@@ -162,7 +162,11 @@ fn frozen_health_does_not_act_and_thawed_it_does() {
 #[test]
 fn connections_of_a_dead_backend_move_or_stay() {
     on_a_runtime(|| {
-        for (on_down, phase) in [(OnDown::Rehash, Phase::Down), (OnDown::Keep, Phase::Draining)] {
+        for (on_down, phase) in [
+            (OnDown::Rehash, Phase::Down),
+            (OnDown::Keep, Phase::Draining),
+            (OnDown::Reset, Phase::Down),
+        ] {
             let mut world = world(3, |service| service.failover.on_down = on_down);
             let before = world.rows(ACK);
             world.fails("b0", FailureKind::Timeout);

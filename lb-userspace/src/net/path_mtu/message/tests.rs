@@ -1,6 +1,6 @@
 //! Messages as routers make them, and what is none.
 
-use etherparse::{Icmpv4Type, IpNumber, Ipv4Header, Ipv4Options, PacketBuilder};
+use etherparse::{IpNumber, Ipv4Header, Ipv4Options};
 use proptest::prelude::*;
 
 use super::super::packets::Inner::{self, Protocol, Udp};
@@ -46,7 +46,7 @@ fn messages_about_tunnels_are_read() {
         (true, Protocol(41), 39, 1400, None),
     ] {
         let server = if v6 { SERVER_V6 } else { SERVER }.parse().unwrap();
-        let expected = expected.map(|mtu| TooBig { server, mtu });
+        let expected = expected.map(|mtu| Said::TooBig(TooBig { server, mtu }));
         let mut bytes = message(v6, inner, quoted, mtu);
         assert_eq!(read(&bytes, GUE), expected, "{inner:?} of {quoted} bytes, {mtu}");
         // As short frames are padded.
@@ -69,16 +69,46 @@ fn options_are_skipped() {
     let mut bytes = header.to_bytes().to_vec();
     bytes.extend(&plain[20..]);
     let server = SERVER.parse().unwrap();
-    assert_eq!(read(&bytes, GUE), Some(TooBig { server, mtu: 1400 }));
+    assert_eq!(read(&bytes, GUE), Some(Said::TooBig(TooBig { server, mtu: 1400 })));
+}
+
+/// The message with another byte, and the checksum that this makes.
+fn changed(message: &[u8], at: usize, value: u8) -> Vec<u8> {
+    let (mut bytes, field) = (message.to_vec(), if message[0] >> 4 == 4 { 22 } else { 42 });
+    let word = |bytes: &[u8], at: usize| u32::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+    let start = at & !1;
+    let before = word(&bytes, start);
+    bytes[at] = value;
+    // RFC 1624, equation 3.
+    let mut sum = (!word(&bytes, field) & 0xffff) + (!before & 0xffff) + word(&bytes, start);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    bytes[field..field + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    bytes
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_named() {
+    let unreachable = |server: &str| Some(Said::Unreachable(server.parse().unwrap()));
+    for (inner, is_tunnel) in
+        [(Protocol(4), true), (Protocol(41), true), (Udp(GUE), true), (Udp(443), false)]
+    {
+        // Net, host, protocol and port; prohibited.
+        for code in [0, 1, 2, 3, 13] {
+            let bytes = changed(&message(false, inner, 28, 0), 21, code);
+            let expected = unreachable(SERVER).filter(|_| is_tunnel);
+            assert_eq!(read(&bytes, GUE), expected, "{inner:?}, code {code}");
+        }
+        let bytes = changed(&message(true, inner, 48, 1400), 40, 1);
+        let expected = unreachable(SERVER_V6).filter(|_| is_tunnel);
+        assert_eq!(read(&bytes, GUE), expected, "{inner:?}");
+    }
 }
 
 #[test]
 fn other_packets_are_none() {
     let quoted = packet(SOURCE, SERVER, Protocol(4), 28);
-    let mut echo = Vec::new();
-    let builder = PacketBuilder::ipv4([10, 0, 0, 254], [10, 5, 5, 5], 64);
-    let request = Icmpv4Type::Unknown { type_u8: 3, code_u8: 1, bytes5to8: [0, 0, 5, 0] };
-    builder.icmpv4(request).write(&mut echo, &quoted).unwrap();
+    let source_quench = changed(&too_big(&quoted, SOURCE, 1400), 20, 4);
     let later = {
         let mut quoted = quoted;
         quoted[7] = 1;
@@ -88,7 +118,7 @@ fn other_packets_are_none() {
     let crossed_v6 = too_big(&packet(SOURCE, SERVER, Protocol(4), 60), SOURCE_V6, 1400);
     let bare = packet(SOURCE, SERVER, Protocol(IpNumber::ICMP.0), 28);
     for (what, bytes) in [
-        ("host unreachable", echo),
+        ("source quench", source_quench),
         ("about a later fragment", later),
         ("IPv6 quoted in ICMP", crossed),
         ("IPv4 quoted in ICMPv6", crossed_v6),
@@ -130,7 +160,11 @@ proptest! {
     fn any_quote_is_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..96)) {
         for (v6, to) in [(false, SOURCE), (true, SOURCE_V6)] {
             let said = read(&too_big(&bytes, to, 1400), GUE);
-            prop_assert!(said.is_none_or(|said| said.server.is_ipv6() == v6 && said.mtu == 1400));
+            let is_right = |said| match said {
+                Said::TooBig(said) => said.server.is_ipv6() == v6 && said.mtu == 1400,
+                Said::Unreachable(_) => false,
+            };
+            prop_assert!(said.is_none_or(is_right));
         }
     }
 }
