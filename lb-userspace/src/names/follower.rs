@@ -14,7 +14,8 @@ use hickory_resolver::net::{DnsError, NetError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use super::{Answer, ask_again_in, no_address};
+use super::known::no_address;
+use super::{Answer, ask_again_in};
 use crate::config::model::{Family, Lookup};
 
 /// A question that is not answered by then has failed.

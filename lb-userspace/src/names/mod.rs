@@ -16,6 +16,7 @@
 //! Pure: answers and time are arguments. [`Follower`] is the edge, which asks.
 
 mod follower;
+mod known;
 #[cfg(test)]
 mod tests;
 
@@ -24,12 +25,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::model::{Family, Lookup};
+use crate::config::model::Lookup;
 use crate::config::{Config, validate};
 use crate::control::health::{Failure, FailureKind};
 use crate::store::Placed;
 
 pub use follower::Follower;
+use known::Known;
+pub use known::Trouble;
 
 /// A name's addresses, or why there are none: a clause whose subject is the name.
 pub type Answer = Result<Vec<IpAddr>, String>;
@@ -37,25 +40,6 @@ pub type Answer = Result<Vec<IpAddr>, String>;
 /// All names that are followed.
 #[derive(Clone, Debug, Default)]
 pub struct Names(BTreeMap<Lookup, Known>);
-
-#[derive(Clone, Debug, Default)]
-struct Known {
-    address: Option<IpAddr>,
-    /// What the latest answer would have it be.
-    offered: Option<IpAddr>,
-    /// A question was answered, or has failed.
-    is_heard: bool,
-    trouble: Option<Trouble>,
-}
-
-/// Why the latest answer did not give the address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// A clause whose subject is the name.
-    pub why: String,
-    /// Since when no answer gave it.
-    pub since: Instant,
-}
 
 /// What became of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +84,8 @@ impl Names {
     /// Follows only these.
     pub fn keep(&mut self, wanted: &BTreeSet<Lookup>) {
         self.0.retain(|lookup, _| wanted.contains(lookup));
+        // The configuration may hold with what it did not before.
+        self.0.values_mut().for_each(|known| known.is_refused = false);
         self.add(wanted.iter().cloned());
     }
 
@@ -114,69 +100,98 @@ impl Names {
         self.0.get(lookup).is_some_and(|known| known.is_heard)
     }
 
-    /// Takes answers. Addresses that the configuration does not hold with are refused, and offered
-    /// again with every later answer: what is in the way may go.
+    /// Takes answers. Addresses that the configuration does not hold with are refused, and tried
+    /// again with whatever else changes: what is in the way may go.
     pub fn settle(
         &mut self,
         config: &Config,
         answers: Vec<(Lookup, Answer)>,
         now: Instant,
     ) -> Vec<News> {
-        let before = self.clone();
+        let answered = answers.iter().map(|(lookup, _)| lookup);
+        let offered = self.0.iter().filter(|(_, known)| known.offered.is_some());
+        let touched: BTreeSet<&Lookup> =
+            answered.chain(offered.map(|(lookup, _)| lookup)).collect();
+        let before = |lookup: &&Lookup| Some(((*lookup).clone(), self.0.get(*lookup)?.clone()));
+        let before: Vec<(Lookup, Known)> = touched.iter().filter_map(before).collect();
         for (lookup, answer) in answers {
             if let Some(known) = self.0.get_mut(&lookup) {
                 known.take(lookup.family, answer, now);
             }
         }
-        self.settle_offers(config, now);
-        let news = |(lookup, known): (&Lookup, &Known)| {
-            let was = before.0.get(lookup)?;
-            let lookup = lookup.clone();
-            match (known.address, was.trouble.is_some(), known.trouble.is_some()) {
-                (Some(to), _, _) if was.address != known.address => {
-                    Some(News::Moved { lookup, from: was.address, to })
-                }
-                (_, false, true) => Some(News::Failed(lookup)),
-                (_, true, false) => Some(News::Well(lookup)),
-                _ => None,
-            }
-        };
-        self.0.iter().filter_map(news).collect()
+        if self.0.values().any(|known| known.offered.is_some() && !known.is_refused) {
+            self.settle_offers(config, now);
+        }
+        before.into_iter().filter_map(|(lookup, was)| self.news(lookup, &was)).collect()
     }
 
-    /// All offers at once, as two names may have changed places; else each by itself.
+    fn news(&self, lookup: Lookup, was: &Known) -> Option<News> {
+        let known = self.0.get(&lookup)?;
+        match (known.address, was.trouble.is_some(), known.trouble.is_some()) {
+            (Some(to), _, _) if was.address != known.address => {
+                Some(News::Moved { lookup, from: was.address, to })
+            }
+            (_, false, true) => Some(News::Failed(lookup)),
+            (_, true, false) => Some(News::Well(lookup)),
+            _ => None,
+        }
+    }
+
+    /// All offers at once, as two names may have changed places; else each by itself, as long as one
+    /// makes way for another.
     fn settle_offers(&mut self, config: &Config, now: Instant) {
-        let offer = |(l, k): (&Lookup, &Known)| k.offered.map(|address| (l.clone(), address));
-        let offers: Vec<(Lookup, IpAddr)> = self.0.iter().filter_map(offer).collect();
-        if offers.is_empty() {
-            return;
-        }
-        let with = |offers: &[(Lookup, IpAddr)], base: &Self| {
-            let mut names = base.clone();
-            for (lookup, address) in offers {
-                if let Some(known) = names.0.get_mut(lookup) {
-                    known.accept(*address);
+        loop {
+            let offer = |(l, k): (&Lookup, &Known)| k.offered.map(|address| (l.clone(), address));
+            let offers: Vec<(Lookup, IpAddr)> = self.0.iter().filter_map(offer).collect();
+            if offers.is_empty() {
+                return;
+            }
+            if let Ok(names) = self.with(&offers, config) {
+                *self = names;
+                return;
+            }
+            let mut any = false;
+            for offer in offers {
+                match self.with(std::slice::from_ref(&offer), config) {
+                    Ok(names) => (*self, any) = (names, true),
+                    Err(why) => self.refuse(&offer.0, offer.1, &why, now),
                 }
             }
-            let held = validate(&names.resolve(config));
-            held.map(|()| names).map_err(|error| error.message)
-        };
-        if let Ok(names) = with(&offers, self) {
-            *self = names;
-            return;
-        }
-        for offer in offers {
-            match with(std::slice::from_ref(&offer), self) {
-                Ok(names) => *self = names,
-                Err(why) => self.refuse(&offer.0, offer.1, &why, now),
+            if !any {
+                return;
             }
         }
     }
 
-    /// An address cannot be in force after all, for this reason: the one before stays.
-    pub fn refuse(&mut self, lookup: &Lookup, address: IpAddr, why: &str, now: Instant) {
+    /// The names with these addresses, or what the configuration has against them.
+    fn with(&self, offers: &[(Lookup, IpAddr)], config: &Config) -> Result<Self, String> {
+        let mut names = self.clone();
+        for (lookup, address) in offers {
+            if let Some(known) = names.0.get_mut(lookup) {
+                known.accept(*address);
+            }
+        }
+        validate(&names.resolve(config)).map_err(|error| error.message)?;
+        Ok(names)
+    }
+
+    /// An address cannot be in force after all, for this reason: the one before, if any, is again.
+    pub fn take_back(
+        &mut self,
+        lookup: &Lookup,
+        (from, to): (Option<IpAddr>, IpAddr),
+        why: &str,
+        now: Instant,
+    ) {
         if let Some(known) = self.0.get_mut(lookup) {
-            known.offered = Some(address);
+            known.address = from;
+        }
+        self.refuse(lookup, to, why, now);
+    }
+
+    fn refuse(&mut self, lookup: &Lookup, address: IpAddr, why: &str, now: Instant) {
+        if let Some(known) = self.0.get_mut(lookup) {
+            (known.offered, known.is_refused) = (Some(address), true);
             known.fail(format!("resolves to {address}, which is refused: {why}"), now);
         }
     }
@@ -236,49 +251,11 @@ impl Names {
     }
 }
 
-impl Known {
-    fn take(&mut self, family: Family, answer: Answer, now: Instant) {
-        self.is_heard = true;
-        self.offered = None;
-        let addresses = match answer {
-            Ok(addresses) => addresses,
-            Err(why) => return self.fail(why, now),
-        };
-        // Some servers say 0.0.0.0 for what they block.
-        let is_one = |a: &IpAddr| Family::of(*a) == family && !a.is_unspecified();
-        let fitting = || addresses.iter().copied().filter(is_one);
-        match fitting().min() {
-            None => self.fail(no_address(family).into(), now),
-            Some(_) if fitting().any(|address| Some(address) == self.address) => {
-                self.trouble = None;
-            }
-            lowest => self.offered = lowest,
-        }
-    }
-
-    fn accept(&mut self, address: IpAddr) {
-        *self = Self { address: Some(address), is_heard: self.is_heard, ..Self::default() };
-    }
-
-    fn fail(&mut self, why: String, now: Instant) {
-        let since = self.trouble.take().map_or(now, |before| before.since);
-        self.trouble = Some(Trouble { why, since });
-    }
-}
-
 /// All that a configuration has the DNS asked.
 #[must_use]
 pub fn lookups(config: &Config) -> BTreeSet<Lookup> {
     let services = config.services.iter();
     services.flat_map(|s| s.backends.iter().filter_map(|b| s.lookup(b))).collect()
-}
-
-/// What an answer without addresses says.
-fn no_address(family: Family) -> &'static str {
-    match family {
-        Family::Ipv4 => "has no IPv4 address",
-        Family::Ipv6 => "has no IPv6 address",
-    }
 }
 
 /// How long an answer is good: its time to live, within bounds. What failed is asked again after

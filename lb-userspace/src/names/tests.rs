@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
 use super::*;
+use crate::config::model::Family;
 use crate::config::parse;
 
 /// Four backends of two services, of which `NAMES` have names.
@@ -153,6 +154,16 @@ fn two_names_of_one_address_stay_apart() {
             (&["a=10.0.0.4"], "a 10.0.0.4; b 10.0.0.1; "),
         ],
     );
+    check(
+        "what is in the way goes, and was asked for later",
+        &[
+            (&["a=10.0.0.1", "b=10.0.0.3"], "a 10.0.0.1; b 10.0.0.3; "),
+            (&["a=10.0.0.3"], "a 10.0.0.1 (resolves to 10.0.0.3"),
+            (&["a=10.0.0.3"], "a 10.0.0.1 (resolves to 10.0.0.3"),
+            (&["b=10.0.0.9"], "a 10.0.0.1 (resolves to 10.0.0.3"),
+            (&["b=10.0.0.4"], "a 10.0.0.3; b 10.0.0.4; "),
+        ],
+    );
     check("neither has one yet", &[(&["a=10.0.0.1", "b=10.0.0.1"], "a 10.0.0.1; b - (resolves")]);
     check(
         "two that change places, one after the other",
@@ -162,6 +173,31 @@ fn two_names_of_one_address_stay_apart() {
             (&["b=10.0.0.1"], "a 10.0.0.3; b 10.0.0.1; "),
         ],
     );
+}
+
+#[test]
+fn a_change_of_the_configuration_makes_way() {
+    let now = Instant::now();
+    let mut names = fresh(now);
+    let taken = || vec![answer("a=10.0.0.9")];
+    names.settle(&config(), taken(), now);
+    let edited = parse(&CONFIG.replace("10.0.0.9", "10.0.0.8"), "lb.toml").unwrap();
+    names.keep(&lookups(&edited));
+    assert!(shown(&names).starts_with("a - (resolves to 10.0.0.9"), "{}", shown(&names));
+    names.settle(&edited, taken(), now);
+    assert!(shown(&names).starts_with("a 10.0.0.9; "), "{}", shown(&names));
+}
+
+#[test]
+fn what_cannot_be_put_in_force_is_taken_back() {
+    let now = Instant::now();
+    let mut names = fresh(now);
+    names.settle(&config(), vec![answer("a=10.0.0.1")], now);
+    let news = names.settle(&config(), vec![answer("a=10.0.0.3")], now);
+    let [News::Moved { lookup, from, to }] = news.as_slice() else { panic!("{news:?}") };
+    names.take_back(lookup, (*from, *to), "no room", now);
+    let expect = "a 10.0.0.1 (resolves to 10.0.0.3, which is refused: no room); ";
+    assert!(shown(&names).starts_with(expect), "{}", shown(&names));
 }
 
 #[test]

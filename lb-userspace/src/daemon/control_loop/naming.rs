@@ -175,14 +175,12 @@ impl ControlLoop {
     /// Takes what the DNS said.
     pub(super) async fn on_answers(&mut self, answers: Vec<(Lookup, Answer)>) {
         let now = Instant::now();
-        let before = self.naming.names.clone();
         let news = self.naming.names.settle(&self.state.config, answers, now);
         if let Err(error) = self.put_in_force(&news) {
             let why = format!("{error:#}");
-            self.naming.names = before;
             for moved in &news {
-                if let News::Moved { lookup, to, .. } = moved {
-                    self.naming.names.refuse(lookup, *to, &why, now);
+                if let News::Moved { lookup, from, to } = moved {
+                    self.naming.names.take_back(lookup, (*from, *to), &why, now);
                 }
             }
             tracing::error!(error = why, "the addresses of names cannot be put in force");
@@ -225,11 +223,11 @@ fn tell(names: &Names, news: &News) {
         }
         News::Failed(lookup) => {
             let kept = text(&names.address(lookup));
-            tracing::warn!(name = %lookup.host, reason = why(lookup), kept, "a name does not resolve");
+            tracing::warn!(name = %lookup.host, reason = why(lookup), kept, "a name gives no address that can be taken");
         }
         News::Well(lookup) => {
             let address = text(&names.address(lookup));
-            tracing::info!(name = %lookup.host, address, "a name resolves again");
+            tracing::info!(name = %lookup.host, address, "a name gives its address again");
         }
     }
 }
