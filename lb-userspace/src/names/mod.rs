@@ -202,6 +202,12 @@ impl Names {
         self.0.get(lookup)?.address
     }
 
+    /// Whether some name has no address.
+    #[must_use]
+    pub fn is_any_nowhere(&self) -> bool {
+        self.0.values().any(|known| known.address.is_none())
+    }
+
     /// Why a name has no address, or keeps one that no answer gives; `None` if all is well.
     #[must_use]
     pub fn trouble(&self, lookup: &Lookup) -> Option<&Trouble> {

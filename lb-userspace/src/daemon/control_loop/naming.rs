@@ -93,7 +93,9 @@ impl Naming {
 
     /// Says why backends are nowhere.
     pub(in crate::daemon) fn explain_to(&self, node: &mut Node) {
-        node.explain_nowhere(|lookup| self.names.why_nowhere(lookup));
+        if self.names.is_any_nowhere() {
+            node.explain_nowhere(|lookup| self.names.why_nowhere(lookup));
+        }
     }
 
     /// When the next change has waited long enough.
