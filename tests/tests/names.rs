@@ -20,23 +20,25 @@ const NAME: &str = "web-01.internal.example";
 /// A lab whose balancer asks a dnsmasq of ours, in the namespace of the second backend.
 struct Scene {
     lab: Lab,
+    mode: Mode,
+    family: Family,
     dnsmasq: Option<Process>,
 }
 
 impl Scene {
     /// The DNS says this of `NAME`.
-    fn new(backends: &[u8]) -> Self {
-        let mut scene =
-            Self { lab: Lab::build(Topology::new(Mode::Nat, 3)).unwrap(), dnsmasq: None };
-        let server = scene.address(1);
-        fs::write(scene.lab.path("resolv.conf"), format!("nameserver {server}\n")).unwrap();
+    fn new(mode: Mode, family: Family, backends: &[u8]) -> Self {
+        let lab = Lab::build(Topology::new(mode, 3)).unwrap();
+        let server = lab.topology().backend(1, Family::V4);
+        fs::write(lab.path("resolv.conf"), format!("nameserver {server}\n")).unwrap();
+        let mut scene = Self { lab, mode, family, dnsmasq: None };
         scene.say(backends);
         scene.start_dns();
         scene
     }
 
     fn address(&self, backend: u8) -> IpAddr {
-        self.lab.topology().backend(backend, Family::V4)
+        self.lab.topology().backend(backend, self.family)
     }
 
     fn hosts(&self) -> PathBuf {
@@ -75,7 +77,7 @@ impl Scene {
             health: "http = \"/healthz\", port = 80, interval = \"300ms\", fast_interval = \
                      \"100ms\", timeout = \"500ms\", rise = 2, fall = 3"
                 .into(),
-            ..ServiceConfig::quick(Mode::Nat, Family::V4)
+            ..ServiceConfig::quick(self.mode, self.family)
         };
         let text = self.lab.config(&[service]);
         let third: Vec<&str> = text.lines().filter(|line| !line.contains("web-03")).collect();
@@ -98,7 +100,7 @@ impl Scene {
     }
 
     fn load(&self) -> Load {
-        let target = SocketAddr::new(Family::V4.vip(), 80);
+        let target = SocketAddr::new(self.family.vip(), 80);
         Load::new(target, Limit::UntilStopped)
             .threads(2)
             .pause(Duration::from_millis(5))
@@ -123,9 +125,8 @@ fn warnings(status: &Value) -> String {
     status["warnings"].to_string()
 }
 
-#[test]
-fn a_backend_follows_its_name_and_outlives_the_dns() {
-    let mut scene = Scene::new(&[0]);
+fn follows_and_outlives(mode: Mode, family: Family) {
+    let mut scene = Scene::new(mode, family, &[0]);
     let [first, other] = [0, 2].map(|backend| scene.address(backend).to_string());
     let balancer = scene.balancer();
     balancer.wait_until_up(FOLLOWED).unwrap();
@@ -198,8 +199,19 @@ fn a_backend_follows_its_name_and_outlives_the_dns() {
 }
 
 #[test]
+fn a_backend_in_nat_follows_its_name_and_outlives_the_dns() {
+    follows_and_outlives(Mode::Nat, Family::V4);
+}
+
+/// The VIP is of IPv6, so the name is asked for AAAA records.
+#[test]
+fn a_backend_in_dsr_follows_its_name_and_outlives_the_dns() {
+    follows_and_outlives(Mode::Dsr, Family::V6);
+}
+
+#[test]
 fn a_name_that_nobody_knows_is_no_reason_not_to_start() {
-    let mut scene = Scene::new(&[]);
+    let mut scene = Scene::new(Mode::Nat, Family::V4, &[]);
     let balancer = scene.balancer();
     balancer.wait_for_health("web", "web-02", "up", FOLLOWED).unwrap();
     let backend = balancer.backend("web", "web-01").unwrap();
