@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 use super::{Kind, Severity};
 use crate::report::{BackendState, HealthState, Interface, Warning, long_age};
 
-pub use view::{BackendView, Drained, Flapping, LatencyOff, Panic, ServiceView, ShareOff};
+pub use view::{
+    BackendView, Drained, Flapping, LatencyOff, Panic, ServiceView, ShareOff, StaleName,
+};
 
 /// What is wrong, worst first, and whose state is not known yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +88,7 @@ impl Found {
             [
                 said.down(backend),
                 said.no_next_hop(backend),
+                said.stale_name(backend),
                 said.kept(backend),
                 said.flapping(backend),
                 said.latency(backend),
@@ -233,6 +236,14 @@ impl Said {
     fn no_next_hop(&self, backend: &BackendView<'_>) -> Option<Warning> {
         let problem = backend.hop_problem.as_ref()?;
         Some(self.warning(Kind::NoNextHop, format!("has no next hop: {problem}")))
+    }
+
+    fn stale_name(&self, backend: &BackendView<'_>) -> Option<Warning> {
+        let StaleName { host, address, why, since_ms, by_hand } = backend.stale_name.as_ref()?;
+        let since = long_age(*since_ms);
+        let message = format!("keeps its last address {address}: for {since} {host} {why}");
+        let (next, since_ms) = (Some(by_hand.clone()), self.ago(*since_ms));
+        Some(Warning { next, since_ms, ..self.warning(Kind::StaleName, message) })
     }
 
     fn kept(&self, backend: &BackendView<'_>) -> Option<Warning> {

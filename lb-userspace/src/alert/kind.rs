@@ -27,6 +27,7 @@ pub enum Kind {
     Coverage,
     BackendDown,
     NoNextHop,
+    StaleName,
     Governor,
     CapacityLow,
     Flapping,
@@ -38,11 +39,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Panic,
         Self::Coverage,
         Self::BackendDown,
         Self::NoNextHop,
+        Self::StaleName,
         Self::Governor,
         Self::CapacityLow,
         Self::Flapping,
@@ -60,6 +62,7 @@ impl Kind {
             Self::Coverage => "coverage",
             Self::BackendDown => "backend-down",
             Self::NoNextHop => "no-next-hop",
+            Self::StaleName => "stale-name",
             Self::Governor => "governor",
             Self::CapacityLow => "capacity-low",
             Self::Flapping => "flapping",
@@ -77,7 +80,8 @@ impl Kind {
         match self {
             // A next hop that is being resolved again is back within a second or two.
             Self::NoNextHop => Duration::from_secs(5),
-            Self::Latency | Self::Share => Duration::from_secs(30),
+            // One question that fails is often just that.
+            Self::StaleName | Self::Latency | Self::Share => Duration::from_secs(30),
             _ => Duration::ZERO,
         }
     }

@@ -12,11 +12,11 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::{Prefix, Protocol, ServerId};
+use crate::config::model::{Address, Family, Prefix, Protocol, ServerId};
 
 pub use client::{Client, Failure};
 pub use server::serve;
@@ -32,7 +32,10 @@ const MAX_BODY: usize = 16 << 10;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
-    pub address: IpAddr,
+    pub address: Address,
+    /// Which addresses of a host name.
+    #[serde(default)]
+    pub family: Option<Family>,
     #[serde(default)]
     pub port: Option<u16>,
     #[serde(default = "one")]

@@ -100,8 +100,9 @@ async fn add(
     body: Body,
 ) -> Answer<Changed> {
     let Path((service, name)) = name?;
-    let NewBackend { address, port, weight, backup, server_id } = read(body)?;
-    let backend = Backend { name, address, port, weight, backup, server_id };
+    let NewBackend { address, family, port, weight, backup, server_id } = read(body)?;
+    let new = Backend::new(name, address);
+    let backend = Backend { family, port, weight, backup, server_id, ..new };
     change(&api, service, BackendChange::Add(backend), false, actor).await
 }
 

@@ -148,6 +148,11 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+fn new_backend(address: [u8; 4]) -> NewBackend {
+    let (address, family) = (Address::Ip(address.into()), None);
+    NewBackend { address, family, port: None, weight: 1, backup: false, server_id: None }
+}
+
 fn refused(kind: ErrorKind, failure: &Failure) -> &Error {
     match failure {
         Failure::Refused(error) if error.kind == kind => error,
@@ -164,9 +169,7 @@ fn a_client_reads_and_changes() {
         let config = client.config().await.unwrap();
         assert_eq!(config, parse(SAMPLE, "lb.toml").unwrap());
 
-        let address = [10, 0, 0, 13].into();
-        let backend =
-            NewBackend { address, port: Some(8080), weight: 2, backup: false, server_id: None };
+        let backend = NewBackend { port: Some(8080), weight: 2, ..new_backend([10, 0, 0, 13]) };
         let changed = client.add("web/web-03", &backend).await.unwrap();
         assert!(changed.changes[0].starts_with("uid 0: Add"), "{changed:?}");
         client.weight("web/web-03", NewWeight { weight: 9 }).await.unwrap();
@@ -223,8 +226,7 @@ fn refusals_say_what_to_do() {
         );
         let zero = client.weight("web/web-01", NewWeight { weight: 0 }).await.unwrap_err();
         refused(ErrorKind::Invalid, &zero);
-        let address = [10, 0, 0, 11].into();
-        let twice = NewBackend { address, port: None, weight: 1, backup: false, server_id: None };
+        let twice = new_backend([10, 0, 0, 11]);
         refused(ErrorKind::Conflict, &client.add("web/web-09", &twice).await.unwrap_err());
         let escape = Drain { reason: Some("\u{1b}[2J".into()), ..Drain::default() };
         refused(ErrorKind::Invalid, &client.drain("web/web-01", &escape).await.unwrap_err());
@@ -284,7 +286,7 @@ fn malformed_requests_get_an_error_in_json() {
             ("POST", "/v1/apply", "[1, 2", 400),
             ("POST", "/v1/backends/web/%ff", "{}", 400),
             ("POST", "/v1/backends/web/a%2Fb", "{\"address\": \"10.0.0.9\"}", 400),
-            ("POST", "/v1/backends/web/x", "{\"address\": \"somewhere\"}", 400),
+            ("POST", "/v1/backends/web/x", "{\"address\": \"some where\"}", 400),
             ("POST", "/v1/backends/web/x", "{\"address\": \"10.0.0.9\", \"wieght\": 1}", 400),
             ("PUT", "/v1/backends/web/web-01/weight", "{\"weight\": 70000}", 400),
             ("PUT", "/v1/backends/web/web-01/weight", "{\"weight\": -1}", 400),

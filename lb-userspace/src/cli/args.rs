@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::run::LogFormat;
 use super::types::{BackendSpec, HealthSpec, Target, weight};
-use crate::config::model::{Frontend, Mode, Prefix, Protocol, ServerId, XdpPolicy};
+use crate::config::model::{
+    Address, Family, Frontend, Mode, Prefix, Protocol, ServerId, XdpPolicy,
+};
 use crate::config::parse_duration;
 
 pub(crate) const DEFAULT_SOCKET: &str = "/run/holdfast/lb.sock";
@@ -174,7 +176,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "nat|dsr|ipip|gue", requires = "interface", hide_possible_values = true, help_heading = "Without a file",
           value_parser = choice(&MODES))]
     pub(crate) mode: Option<Mode>,
-    /// Backend's address, with a port if it isn't the VIP's; may be repeated
+    /// Backend's address or host name, with a port if it isn't the VIP's; may be repeated
     #[arg(
         long,
         value_name = "ADDR[:PORT]",
@@ -265,9 +267,12 @@ pub(crate) enum BackendCommand {
         /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
         target: Target,
-        /// Its address; names are not resolved
+        /// Its address, or a host name whose address it follows
         #[arg(long)]
-        address: std::net::IpAddr,
+        address: Address,
+        /// Which addresses of a host name: ipv4 or ipv6; by default those of the VIP's family
+        #[arg(long)]
+        family: Option<Family>,
         /// Its port, if it isn't the VIP's (nat only)
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,

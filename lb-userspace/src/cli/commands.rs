@@ -79,8 +79,8 @@ async fn backend(command: BackendCommand, client: &Client, json: bool) -> Result
         BackendCommand::List { service } => {
             return list(&client.status().await?, service.as_deref(), json);
         }
-        BackendCommand::Add { target, address, port, weight, backup, server_id } => {
-            let backend = NewBackend { address, port, weight, backup, server_id };
+        BackendCommand::Add { target, address, family, port, weight, backup, server_id } => {
+            let backend = NewBackend { address, family, port, weight, backup, server_id };
             client.add(&target.to_string(), &backend).await?
         }
         BackendCommand::Remove { target, force } => {

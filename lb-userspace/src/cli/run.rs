@@ -62,21 +62,22 @@ fn inline(args: &RunArgs) -> Config {
     let service = Service {
         listen: args.listen.clone(),
         health: Health::new(args.health.clone().map_or(default_probe, Probe::from)),
-        backends: args.backend.iter().map(|spec| backend(*spec, &args.backend).into()).collect(),
+        backends: args.backend.iter().map(|spec| backend(spec, &args.backend).into()).collect(),
         ..Service::new(name, args.mode.unwrap_or(Mode::Nat))
     };
     let node = Node { interfaces: args.interface.clone(), ..Node::default() };
     Config { node, alerts: Vec::new(), services: vec![service.into()] }
 }
 
-/// Named after its address, which is all there is: so another option moves none of its flows.
-fn backend(spec: BackendSpec, all: &[BackendSpec]) -> Backend {
+/// Named after its address or host name, which is all there is: so another option moves none of its
+/// flows.
+fn backend(spec: &BackendSpec, all: &[BackendSpec]) -> Backend {
     let mut name = spec.address.to_string().replace(':', "-").trim_matches('-').to_owned();
     let shared = all.iter().filter(|other| other.address == spec.address).count() > 1;
     if let (true, Some(port)) = (shared, spec.port) {
         name = format!("{name}-{port}");
     }
-    Backend { port: spec.port, ..Backend::new(name, spec.address) }
+    Backend { port: spec.port, ..Backend::new(name, spec.address.clone()) }
 }
 
 #[cfg(test)]
@@ -100,6 +101,10 @@ mod tests {
             ["--backend", "10.0.0.12:8080", "--backend", "10.0.0.12:8081", "--health", "http:/x"];
         let config = config(&[&nat[..], &more[..]].concat());
         assert_eq!(validate(&config), Ok(()));
+        let named = [&nat[..4], &["--backend", "Web-01.example:8080"]].concat();
+        let backend = &self::config(&named).services[0].backends[0];
+        assert_eq!((backend.name.as_str(), backend.port), ("web-01.example", Some(8080)));
+        assert_eq!(backend.written().to_string(), "web-01.example");
         let names: Vec<&str> =
             config.services[0].backends.iter().map(|b| b.name.as_str()).collect();
         assert_eq!(names, ["10.0.0.11", "10.0.0.12-8080", "10.0.0.12-8081"]);

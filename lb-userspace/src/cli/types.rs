@@ -1,10 +1,10 @@
 //! Arguments with a form of their own, checked before anything is asked of the daemon.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 
-use crate::config::model::{Http, Probe};
+use crate::config::model::{Address, Http, Probe};
 
 /// `SERVICE/NAME`, a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,10 +13,10 @@ pub(crate) struct Target {
     name: String,
 }
 
-/// `ADDR` or `ADDR:PORT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `ADDRESS` or `ADDRESS:PORT`; a host name may stand for the address.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackendSpec {
-    pub(crate) address: IpAddr,
+    pub(crate) address: Address,
     pub(crate) port: Option<u16>,
 }
 
@@ -57,11 +57,18 @@ impl FromStr for BackendSpec {
         if let Ok(address) = bare.parse() {
             return Ok(Self { address, port: None });
         }
-        let socket: SocketAddr = text.parse().map_err(|_| {
-            "write ADDRESS or ADDRESS:PORT, such as 10.0.0.11, 10.0.0.11:8080 or [fd00::11]:8080; \
-             names are not resolved"
-        })?;
-        Ok(Self { address: socket.ip(), port: Some(socket.port()) })
+        if let Ok(socket) = text.parse::<SocketAddr>() {
+            return Ok(Self { address: socket.ip().into(), port: Some(socket.port()) });
+        }
+        let named = text.rsplit_once(':').and_then(|(name, port)| {
+            let (address, port) = (name.parse().ok()?, port.parse().ok()?);
+            matches!(address, Address::Name(_)).then_some(Self { address, port: Some(port) })
+        });
+        named.ok_or_else(|| {
+            "write ADDRESS or ADDRESS:PORT, such as 10.0.0.11, 10.0.0.11:8080, [fd00::11]:8080 or \
+             web-01.example:8080"
+                .into()
+        })
     }
 }
 
@@ -117,11 +124,13 @@ mod tests {
             ("fd00::1", None),
             ("[fd00::1]", None),
             ("[fd00::1]:80", Some(80)),
+            ("web-01.example", None),
+            ("web-01.example:80", Some(80)),
         ] {
             assert_eq!(text.parse::<BackendSpec>().unwrap().port, port, "{text}");
         }
         for bad in
-            ["", "host", "10.0.0.1:", "10.0.0.1:x", "10.0.0.1:70000", "10.0.0.1/8", "fd00::1%eth0"]
+            ["", "a_b", "10.0.0.1:", "10.0.0.1:x", "10.0.0.1:70000", "10.0.0.1/8", "fd00::1%eth0"]
         {
             assert!(bad.parse::<BackendSpec>().is_err(), "{bad}");
         }

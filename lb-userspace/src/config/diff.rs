@@ -206,7 +206,8 @@ fn backends(old: &Service, new: &Service, lines: &mut Vec<String>) {
             let id = backend.server_id.map(|id| format!(", server id {id}")).unwrap_or_default();
             lines.push(format!(
                 "{subject}: added at {}, weight {}{id}",
-                backend.address, backend.weight
+                backend.written(),
+                backend.weight
             ));
             continue;
         };
@@ -214,9 +215,11 @@ fn backends(old: &Service, new: &Service, lines: &mut Vec<String>) {
             Some(port) => port.to_string(),
             None => "the VIP's".into(),
         };
-        let address = |backend: &Backend| backend.address.to_string();
+        let address = |backend: &Backend| backend.written().to_string();
         let weight = |backend: &Backend| backend.weight.to_string();
         changed(lines, &subject, "address", &address(previous), &address(backend));
+        let family = |backend: &Backend| maybe(backend.family);
+        changed(lines, &subject, "family", &family(previous), &family(backend));
         changed(lines, &subject, "port", &port(previous), &port(backend));
         changed(lines, &subject, "weight", &weight(previous), &weight(backend));
         let backup = |backend: &Backend| if backend.backup { "yes" } else { "no" };

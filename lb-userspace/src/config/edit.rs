@@ -84,7 +84,7 @@ fn not_found(message: String, near: Option<String>, known: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{Backend, Quic, ServerId};
+    use crate::config::model::{Address, Backend, Quic, ServerId};
     use crate::config::{diff, parse};
 
     fn config() -> Config {
@@ -106,7 +106,7 @@ backends = [{ name = "api-01", address = "10.0.0.21" }]
     }
 
     fn add(name: &str, address: &str, port: Option<u16>, weight: u16) -> BackendChange {
-        let address = address.parse().unwrap();
+        let address: Address = address.parse().unwrap();
         BackendChange::Add(Backend { port, weight, ..Backend::new(name, address) })
     }
 
@@ -126,7 +126,7 @@ backends = [{ name = "api-01", address = "10.0.0.21" }]
     #[test]
     fn a_new_backend_of_a_quic_service_needs_an_id() {
         let with = |id: Option<&[u8]>| {
-            let backend = Backend::new("web-03", [10, 0, 0, 13].into());
+            let backend = Backend::new("web-03", Address::Ip([10, 0, 0, 13].into()));
             BackendChange::Add(Backend { server_id: id.and_then(ServerId::new), ..backend })
         };
         let new = apply_backend_change(&quic(), "web", &with(Some(&[3]))).unwrap();
@@ -158,6 +158,11 @@ backends = [{ name = "api-01", address = "10.0.0.21" }]
                 "web",
                 add("web-03", "10.0.0.13", Some(8080), 5),
                 "web/web-03: added at 10.0.0.13, weight 5",
+            ),
+            (
+                "web",
+                add("web-03", "web-03.example", None, 1),
+                "web/web-03: added at web-03.example, weight 1",
             ),
             ("web", remove("web-01"), "web/web-01: removed"),
             ("web", weight("web-02", 2), "web/web-02: weight 1 → 2"),

@@ -11,6 +11,7 @@ mod diff;
 mod edit;
 mod failover;
 mod frontend;
+mod host;
 mod lower;
 mod malformed;
 pub mod model;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use super::alert::{Alert, Target};
 pub use super::failover::{Failover, OnDown, Ramp};
 pub use super::frontend::{Frontend, Ports, Protocol};
+pub use super::host::{Address, Family, HostName, Location, Lookup};
 pub use super::percent::Percent;
 pub use super::prefix::Prefix;
 pub use super::probe::{
@@ -208,7 +209,15 @@ pub enum Mode {
 pub struct Backend {
     /// Identity within its service; the Maglev table is keyed by it.
     pub name: String,
+    /// Of one with a `host` unspecified until the name's address is known: as configured always.
+    #[serde(default = "unplaced", skip_serializing_if = "IpAddr::is_unspecified")]
     pub address: IpAddr,
+    /// The name whose address it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
+    /// Which of the name's addresses; `None` is the family of the service's first frontend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
     /// Port on the backend; `None` is the frontend's own. Only `nat` can change it.
     pub port: Option<u16>,
     /// Relative share of new flows, 1 to 1000.
@@ -328,6 +337,37 @@ impl Service {
     }
 }
 
+impl Service {
+    /// What the DNS is asked for a backend of it, if that has a name.
+    #[must_use]
+    pub fn lookup(&self, backend: &Backend) -> Option<Lookup> {
+        let host = backend.host.clone()?;
+        Some(Lookup { host, family: self.family_of(backend) })
+    }
+
+    /// The family that a backend's address has, or will have.
+    #[must_use]
+    pub fn family_of(&self, backend: &Backend) -> Family {
+        let listen = || self.listen.first().map(|frontend| Family::of(frontend.vip.address));
+        let named = backend.host.as_ref().and_then(|_| backend.family.or_else(listen));
+        named.unwrap_or_else(|| Family::of(backend.address))
+    }
+
+    /// Where a backend of it is.
+    #[must_use]
+    pub fn location<'a>(&self, backend: &'a Backend) -> Location<'a> {
+        match &backend.host {
+            Some(host) if !backend.is_placed() => Location::Named(host, self.family_of(backend)),
+            _ => Location::At(backend.address),
+        }
+    }
+}
+
+/// The address of a backend whose name has none.
+fn unplaced() -> IpAddr {
+    Ipv4Addr::UNSPECIFIED.into()
+}
+
 /// For a service that an older version stored.
 fn udp_timeout() -> Duration {
     Service::UDP_IDLE
@@ -336,8 +376,36 @@ fn udp_timeout() -> Duration {
 impl Backend {
     /// A backend of weight 1, on the VIP's port.
     #[must_use]
-    pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
-        Self { name: name.into(), address, port: None, weight: 1, backup: false, server_id: None }
+    pub fn new(name: impl Into<String>, address: impl Into<Address>) -> Self {
+        let (address, host) = match address.into() {
+            Address::Ip(address) => (address, None),
+            Address::Name(host) => (unplaced(), Some(host)),
+        };
+        Self {
+            name: name.into(),
+            address,
+            host,
+            family: None,
+            port: None,
+            weight: 1,
+            backup: false,
+            server_id: None,
+        }
+    }
+
+    /// Whether its address is known.
+    #[must_use]
+    pub fn is_placed(&self) -> bool {
+        self.host.is_none() || !self.address.is_unspecified()
+    }
+
+    /// Its address as it was written.
+    #[must_use]
+    pub fn written(&self) -> Address {
+        match &self.host {
+            Some(host) => Address::Name(host.clone()),
+            None => Address::Ip(self.address),
+        }
     }
 }
 

@@ -224,6 +224,11 @@ fn fit_backends(s: u16, service: &mut Service) {
             true => Ipv4Addr::new(10, 0, s as u8, b as u8).into(),
             false => Ipv6Addr::new(0xfd00, s, b as u16, 0, 0, 0, 0, 1).into(),
         };
+        if b % 3 == 2 {
+            backend.family = Some(Family::of(backend.address));
+            backend.host = format!("h{b}.s{s}.example").parse().ok();
+            backend.address = Ipv4Addr::UNSPECIFIED.into();
+        }
         backend.port = backend.port.filter(|_| service.mode == Mode::Nat);
     }
 }

@@ -157,6 +157,7 @@ pub(crate) struct RawHealth {
 pub(crate) struct RawBackend {
     pub(crate) name: Option<Spanned<String>>,
     pub(crate) address: Option<Spanned<String>>,
+    pub(crate) family: Option<Spanned<String>>,
     pub(crate) port: Option<Spanned<i64>>,
     pub(crate) weight: Option<Spanned<i64>>,
     pub(crate) backup: Option<Spanned<bool>>,

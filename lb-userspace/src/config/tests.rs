@@ -60,6 +60,50 @@ fn backends(mode: &str, line: &str, expect: &str) {
 }
 
 #[test]
+fn a_backend_may_have_a_name() {
+    let lines = r#"{ name = "a", address = "Web-01.Example", family = "ipv4" },
+  { name = "b", address = "web-02.example" }, { name = "c", address = "10.0.0.3" }"#;
+    let config = parse(&format!("{HEAD}{WEB}backends = [{lines}]\n"), "lb.toml").unwrap();
+    let service = &config.services[0];
+    let shown: Vec<_> = service.backends.iter().map(|b| service.location(b).to_string()).collect();
+    assert_eq!(shown, ["web-01.example", "web-02.example", "10.0.0.3"]);
+    let text = to_toml(&config);
+    assert!(text.contains(r#"address = "web-01.example", family = "ipv4""#), "{text}");
+    assert_eq!(parse(&text, "lb.toml").unwrap(), config);
+    let json = serde_json::to_string(&config).unwrap();
+    assert!(json.contains(r#"{"name":"b","host":"web-02.example","port":null"#), "{json}");
+    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+}
+
+#[test]
+fn names_of_backends_are_checked() {
+    for (mode, line, expect) in [
+        (
+            "nat",
+            r#"{ name = "a", address = "web-01", family = "ipv6" }"#,
+            r#"7:37 "web-01" | an IPv6 backend can't serve an IPv4 VIP in mode nat | two services"#,
+        ),
+        (
+            "dsr",
+            r#"{ name = "a", address = "web-01", family = "v6" }"#,
+            r#"7:56 "v6" | 'v6' is no family of addresses | "ipv6""#,
+        ),
+        (
+            "dsr",
+            r#"{ name = "a", address = "10.0.0.1", family = "ipv4" }"#,
+            r#"7:58 "ipv4" | 10.0.0.1 is of one family alone | remove `family`"#,
+        ),
+        (
+            "dsr",
+            r#"{ name = "a", address = "web-01" }, { name = "b", address = "WEB-01." }"#,
+            r#"7:73 "WEB-01." | web-01 is in this service twice | remove one"#,
+        ),
+    ] {
+        backends(mode, line, expect);
+    }
+}
+
+#[test]
 fn a_small_file_gets_the_defaults() {
     let config = parse(&format!("{HEAD}{WEB}{ONE}"), "lb.toml").unwrap();
     assert_eq!(config.node, Node { interfaces: vec!["eth0".into()], ..Node::default() });
@@ -279,8 +323,11 @@ fn backends_of_a_service() {
     );
     backends("nat", "{ name = \"a\" }", "7:13 { name = \"a\" } | no address | add");
     for (address, message) in [
-        ("web.example.org", "is not an IP address | names are not resolved"),
-        ("10.0.0.1:80", "is not an IP address | port = 8080"),
+        ("10.0.0.1:80", "has a port in it | port = 8080"),
+        ("web-01.example.org:80", "has a port in it | port = 8080"),
+        ("web_01.example.org", "neither an address nor a host name | RFC 1123"),
+        ("web..example.org", "is no host name | RFC 1123"),
+        ("10.0.0.256", "is not an IP address | 10.0.0.11"),
         ("127.0.0.1", "loopback | unicast"),
         ("0.0.0.0", "unspecified | unicast"),
         ("224.1.1.1", "multicast | unicast"),

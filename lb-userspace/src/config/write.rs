@@ -110,7 +110,8 @@ fn write_service(out: &mut String, service: &Service) {
 }
 
 fn write_backend(backend: &Backend) -> String {
-    let mut keys = vec![("name", quote(&backend.name)), ("address", quote(&backend.address))];
+    let mut keys = vec![("name", quote(&backend.name)), ("address", quote(&backend.written()))];
+    keys.extend(backend.family.map(|family| ("family", quote(&family))));
     keys.extend(backend.port.map(|port| ("port", port.to_string())));
     keys.push(("weight", backend.weight.to_string()));
     if backend.backup {

@@ -123,6 +123,7 @@ impl Backend {
     pub fn want(&self, on_down: OnDown) -> Option<Want> {
         let is_down = self.health.state == HealthState::Down && self.ruling.is_out;
         match self.health.state {
+            _ if !self.config.is_placed() => Some(Want::Down),
             _ if is_down && self.health.is_hard() && on_down != OnDown::Keep => Some(Want::Down),
             _ if is_down || self.drain.is_some() || self.ruling.is_standby => Some(Want::Drain),
             _ if self.ruling.is_out => None,

@@ -1,13 +1,18 @@
-//! The command that asks a backend what its probe asks, for a person to paste into a shell.
+//! The command that asks a backend what its probe asks, or the DNS where it is, for a person to paste
+//! into a shell.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 
 use crate::config::model::{
-    Backend, Dns, Exec, Grpc, Http, Method, Payload, Probe, Service, Tls, Udp,
+    Backend, Dns, Exec, Family, Grpc, HostName, Http, Location, Method, Payload, Probe, Service,
+    Tls, Udp,
 };
 
 pub(super) fn probe_by_hand(service: &Service, backend: &Backend) -> Option<String> {
+    if let Location::Named(host, family) = service.location(backend) {
+        return Some(look_up(host, family));
+    }
     let target = service.probed_at(backend);
     let (ip, port) = (target.ip(), target.port());
     Some(match &service.health.probe {
@@ -32,6 +37,15 @@ pub(super) fn probe_by_hand(service: &Service, backend: &Backend) -> Option<Stri
             )
         }
     })
+}
+
+/// The command that asks for a name's addresses.
+pub(super) fn look_up(host: &HostName, family: Family) -> String {
+    let database = match family {
+        Family::Ipv4 => "ahostsv4",
+        Family::Ipv6 => "ahostsv6",
+    };
+    format!("getent {database} {host}")
 }
 
 fn curl(target: SocketAddr, http: &Http) -> String {

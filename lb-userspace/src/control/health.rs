@@ -328,6 +328,14 @@ impl HealthSnapshot {
         Self { last_failure, ..Self::initial(HealthState::Down, since) }
     }
 
+    /// Of one whose name has no address.
+    #[must_use]
+    pub fn nowhere(failure: Failure, now: Instant) -> Self {
+        let last_failure =
+            Some(Box::new(LastFailure { failure, at: now, latency: Duration::ZERO }));
+        Self { last_failure, ..Self::initial(HealthState::Down, now) }
+    }
+
     /// Whether nothing usable answers at all, by the last failure.
     #[must_use]
     pub fn is_hard(&self) -> bool {
@@ -401,6 +409,8 @@ impl Failure {
 pub enum FailureKind {
     /// Our own shortage (files, ports, memory): says nothing about the backend.
     Local,
+    /// Its name has no address.
+    Name,
     /// No answer to ARP or neighbour discovery.
     NoNeighbour,
     /// No route, or an ICMP error that says so.
@@ -426,7 +436,8 @@ impl FailureKind {
     #[must_use]
     pub fn is_hard(self) -> bool {
         match self {
-            Self::NoNeighbour
+            Self::Name
+            | Self::NoNeighbour
             | Self::Unreachable
             | Self::Refused
             | Self::Timeout
@@ -452,6 +463,7 @@ impl FailureKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
+            Self::Name => "name",
             Self::NoNeighbour => "no neighbour",
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",

@@ -14,7 +14,7 @@ use lb_common::abi::{FEATURE_NAT, LIST_BLOCK, ServiceRecord};
 
 use super::backend::{Backend, Before, Drain, NewBackend};
 use super::doubts::Doubts;
-use super::health::{HealthSnapshot, HealthState};
+use super::health::{Failure, FailureKind, HealthSnapshot, HealthState};
 use super::server_ids::ServerIds;
 use super::servers::Servers;
 use super::service::{Running, is_probed};
@@ -130,7 +130,7 @@ impl Node {
     #[must_use]
     pub fn who_is_down(&self) -> Vec<Down> {
         let now = Instant::now();
-        let is_down = |b: &&Backend| b.health.state == HealthState::Down;
+        let is_down = |b: &&Backend| b.health.state == HealthState::Down && b.config.is_placed();
         let of = |running: &Running, backend: &Backend| Down {
             service: running.config.name.clone(),
             backend: backend.config.name.clone(),
@@ -273,6 +273,17 @@ impl Node {
         }
         self.wants_test = self.services.iter().any(|r| r.governor.wants_test());
         Ok(())
+    }
+
+    /// Says why backends are nowhere whose name has no address.
+    pub fn explain_nowhere(&mut self, why: impl Fn(&model::Lookup) -> Failure) {
+        for running in &mut self.services {
+            for backend in running.backends.iter_mut().filter(|b| !b.config.is_placed()) {
+                let Some(lookup) = running.config.lookup(&backend.config) else { continue };
+                let since = backend.health.since;
+                backend.health = HealthSnapshot::nowhere(why(&lookup), since);
+            }
+        }
     }
 
     /// Something other than a probe says that a server may be gone: its backends are probed now.
@@ -497,7 +508,7 @@ impl Node {
         let mut backends = Vec::new();
         for backend in &service.backends {
             let mut new = self.new_backend(service, backend, None, drains, now)?;
-            new.wait_for_health = !first;
+            new.wait_for_health = !first || !backend.is_placed();
             backends.push(new);
         }
         let mut running = Running::new(&mut self.arena, Arc::clone(service), backends, now)?;
@@ -534,7 +545,8 @@ impl Node {
         let (gone, discarded) = running.change(&mut self.arena, service, new, now)?;
         self.discarded.extend(discarded);
         gone.iter().for_each(|backend| self.prober.remove(backend.probe));
-        for backend in running.backends.iter().filter(|b| b.probe < first_new) {
+        let is_old = |b: &&Backend| b.probe < first_new && b.config.is_placed();
+        for backend in running.backends.iter().filter(is_old) {
             let target = Target::new(service, &backend.config);
             let way = way(&self.path, service, &backend.config, backend.server);
             self.prober.update(backend.probe, target, way, service.health.clone());
@@ -551,13 +563,13 @@ impl Node {
         now: Instant,
     ) -> Result<NewBackend> {
         let (server, is_new) = self.servers.id(backend.address, service.mode)?;
-        if is_new {
+        if is_new && backend.is_placed() {
             self.resolver.add(backend.address);
         }
         let probe = self.next_probe;
         self.next_probe += 1;
         let was_down = match before {
-            None if !self.was_down.is_empty() => {
+            None if !self.was_down.is_empty() && backend.is_placed() => {
                 let key = (service.name.clone(), backend.name.clone());
                 self.was_down.remove(&key).filter(|down| down.address == backend.address)
             }
@@ -565,7 +577,11 @@ impl Node {
         };
         let unknown = if was_down.is_some() { HealthState::Down } else { HealthState::Unknown };
         let known = before.as_ref().map_or(unknown, |before| before.health.state);
-        let health = if is_probed(service) {
+        let health = if !backend.is_placed() {
+            let what = backend.host.as_ref().map_or("", |host| host.as_str());
+            let failure = Failure::new(FailureKind::Name, format!("{what} has no address yet"));
+            HealthSnapshot::nowhere(failure, now)
+        } else if is_probed(service) {
             let target = Target::new(service, backend);
             let way = way(&self.path, service, backend, server);
             let begun = self.prober.spawn(probe, target, way, service.health.clone(), known);

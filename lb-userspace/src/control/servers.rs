@@ -129,10 +129,12 @@ impl Servers {
         self.path_mtus.next_expiry()
     }
 
-    /// Servers of which the resolver has said nothing yet.
+    /// Servers of which the resolver has said nothing yet. That of backends whose name has no
+    /// address is not waited for.
     #[must_use]
     pub fn unresolved(&self) -> usize {
-        self.hops.values().filter(|known| known.hop.is_none()).count()
+        let is_asked = |address: &IpAddr| !address.is_unspecified();
+        self.hops.iter().filter(|(server, hop)| is_asked(server) && hop.hop.is_none()).count()
     }
 
     /// The way to a server in a mode, or why there is none; `None` while the resolver is silent.

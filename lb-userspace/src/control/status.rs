@@ -13,6 +13,7 @@ use super::service::Running;
 use super::watch::{Scene, Watch};
 use crate::dataplane::features::names;
 use crate::dataplane::maps::LiveMaps;
+use crate::names::Names;
 use crate::net::{self, mac_text};
 use crate::report::{self, Absence, Admin, Counters, HealthState, NamedCount, NextHop, Status};
 
@@ -23,6 +24,7 @@ pub struct About<'a> {
     pub started: Instant,
     pub interfaces: &'a [report::Interface],
     pub freezes: &'a Freezes,
+    pub names: &'a Names,
     pub watch: &'a Watch,
 }
 
@@ -43,6 +45,7 @@ pub fn status(node: &Node, about: &About<'_>) -> Status {
             node,
             interfaces: about.interfaces,
             freezes: about.freezes,
+            names: about.names,
         }),
         services,
         counters,
@@ -94,7 +97,8 @@ fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> rep
     let now = Instant::now();
     report::Backend {
         name: backend.config.name.clone(),
-        address: backend.config.address,
+        address: Some(backend.config.address).filter(|_| backend.config.is_placed()),
+        host: backend.config.host.as_ref().map(ToString::to_string),
         port: backend.config.port,
         weight: backend.config.weight,
         health: backend.health.report(now, backend.detection),
@@ -164,6 +168,9 @@ fn next_hop(node: &Node, backend: &Backend) -> NextHop {
 
 /// Why there is no next hop, if there is none.
 pub(super) fn hop_problem(node: &Node, backend: &Backend) -> Option<String> {
+    if !backend.config.is_placed() {
+        return None;
+    }
     match node.servers.hop(backend.config.address, backend.mode) {
         Some(Ok(_)) => None,
         Some(Err(problem)) => Some(problem.to_string()),

@@ -7,19 +7,20 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
-use super::by_hand::probe_by_hand;
+use super::by_hand::{look_up, probe_by_hand};
 use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
 use super::status::{hop_problem, milliseconds};
 use crate::alert::Clock;
 use crate::alert::conditions::{
-    BackendView, Drained, Flapping, Found, LatencyOff, Panic, ServiceView, ShareOff,
+    BackendView, Drained, Flapping, Found, LatencyOff, Panic, ServiceView, ShareOff, StaleName,
 };
 use crate::alert::latency::{self, Usual};
 use crate::alert::share::{self, Member, Window};
 use crate::config::model::HashPolicy;
 use crate::control::health::{HealthState, ProbeResult};
+use crate::names::Names;
 use crate::report::{BackendState, Interface, Warning};
 
 /// What is looked at.
@@ -28,6 +29,7 @@ pub struct Scene<'a> {
     pub node: &'a Node,
     pub interfaces: &'a [Interface],
     pub freezes: &'a Freezes,
+    pub names: &'a Names,
 }
 
 /// Between the beginnings of two passes, and between two turns of one: at least.
@@ -145,7 +147,7 @@ impl Watch {
         let window = self.windows.get(name);
         let backend = |(at, backend): (usize, &'a Backend)| {
             let off = window.and_then(|window| window.off(at));
-            self.backend(scene.node, running, backend, off, now)
+            self.backend(scene, running, backend, off, now)
         };
         ServiceView {
             name,
@@ -168,7 +170,7 @@ impl Watch {
 
     fn backend<'a>(
         &self,
-        node: &Node,
+        Scene { node, names, .. }: Scene<'a>,
         running: &Running,
         backend: &'a Backend,
         share: Option<share::Off>,
@@ -210,6 +212,7 @@ impl Watch {
             }),
             flows: backend.drain.as_ref().and_then(|_| node.flows(running, backend)),
             hop_problem: hop_problem(node, backend),
+            stale_name: stale_name(names, running, backend, now),
             latency,
             share: share.map(|share::Off { share, expected, flows, since }| ShareOff {
                 share,
@@ -252,6 +255,24 @@ impl Watch {
             self.windows.retain(|name, _| there.contains(name.as_str()));
         }
     }
+}
+
+/// What is wrong with the name of a backend that keeps the address it gave before.
+fn stale_name<'a>(
+    names: &'a Names,
+    running: &Running,
+    backend: &'a Backend,
+    now: Instant,
+) -> Option<StaleName<'a>> {
+    let host = backend.config.host.as_ref().filter(|_| backend.config.is_placed())?;
+    let trouble = names.trouble(&running.config.lookup(&backend.config)?)?;
+    Some(StaleName {
+        host: host.as_str(),
+        address: backend.config.address,
+        why: &trouble.why,
+        since_ms: milliseconds(now.saturating_duration_since(trouble.since)),
+        by_hand: look_up(host, running.config.family_of(&backend.config)),
+    })
 }
 
 /// What each backend should get of new flows, where that is by chance alone: each flow by itself,

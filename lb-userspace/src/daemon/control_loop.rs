@@ -1,5 +1,7 @@
 //! The control loop: takes one event at a time, and lets what follows from it happen.
 
+mod naming;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,21 +15,26 @@ use tokio::task::JoinHandle;
 use super::plane::Plane;
 use super::{check_nat_ports, give_back_memory, needed};
 use crate::alert::notifier::{Notifier, Question};
+use crate::config::model::Lookup;
 use crate::config::{self, Config};
 use crate::control::backend::Drain;
 use crate::control::blocks::check_harmless;
 use crate::control::capacity;
 use crate::control::explain::explain;
-use crate::control::handle::{Actor, BackendChange, BlockChange, Request};
+use crate::control::handle::{Actor, BackendChange, BlockChange, Reply, Request};
 use crate::control::node::{Node, Resting};
 use crate::control::status::{About, epoch_ms, milliseconds, status};
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::control::watch::{Scene, Watch};
 use crate::dataplane::grace;
+use crate::names::Answer;
 use crate::net::{NextHopEvent, Said};
 use crate::probe::{BATCH, ProbeEvent, self_test};
 use crate::report::{Block, Changed, Error, ErrorKind, Freeze, Interface, long_age};
 use crate::store::{HealthFile, State, Store};
+
+pub(super) use naming::Naming;
+use naming::{Change, Waiting};
 
 /// Where events come from.
 pub(super) struct Inputs {
@@ -36,6 +43,7 @@ pub(super) struct Inputs {
     pub probes: mpsc::Receiver<ProbeEvent>,
     pub hops: mpsc::Receiver<NextHopEvent>,
     pub said: mpsc::Receiver<Said>,
+    pub names: mpsc::Receiver<(Lookup, Answer)>,
 }
 
 /// The signals the daemon takes; from when this is made on, none takes its default action.
@@ -75,6 +83,7 @@ pub(super) struct ControlLoop {
     /// When who is down is next written, if that may have changed.
     health_at: Option<Instant>,
     state: State,
+    naming: Naming,
     /// Read again on reload.
     file: Option<PathBuf>,
     interfaces: Vec<Interface>,
@@ -105,7 +114,7 @@ impl ControlLoop {
         node: Node,
         plane: Plane,
         (store, health_file): (Store, HealthFile),
-        state: State,
+        (state, naming): (State, Naming),
         file: Option<PathBuf>,
         watch: Watch,
         notifier: Notifier,
@@ -120,6 +129,7 @@ impl ControlLoop {
             health_file,
             health_at: None,
             state,
+            naming,
             file,
             interfaces,
             started,
@@ -137,12 +147,13 @@ impl ControlLoop {
     /// Runs until a signal ends it. What fails on the way is logged and tried again by the next
     /// event: a daemon that stops for it would be the outage.
     pub(super) async fn run(&mut self, mut inputs: Inputs) -> Result<()> {
-        let Inputs { signals, requests, probes, hops, said } = &mut inputs;
-        let mut results = Vec::with_capacity(BATCH);
+        let Inputs { signals, requests, probes, hops, said, names } = &mut inputs;
+        let (mut results, mut answers) = (Vec::with_capacity(BATCH), Vec::new());
         loop {
             let clock = self.node.next_clock().unwrap_or_else(far_away);
             let end = self.next_end();
             let health_at = self.health_at.unwrap_or_else(far_away);
+            let waited = self.naming.next().unwrap_or_else(far_away);
             let tests = self.node.wants_test() && self.test.is_none();
             let done = tokio::select! {
                 // In this order: an end before all, and failures before what can wait.
@@ -162,6 +173,11 @@ impl ControlLoop {
                 }
                 tested = finished(&mut self.test) => self.on_tested(tested),
                 () = sleep_until(self.test_at), if tests => { self.begin_test(); Ok(()) }
+                1.. = names.recv_many(&mut answers, BATCH) => {
+                    self.on_answers(std::mem::take(&mut answers)).await;
+                    Ok(())
+                }
+                () = sleep_until(waited) => { self.carry_out_waiting().await; Ok(()) }
                 _ = signals.hangup.recv() => { self.on_hangup().await; Ok(()) }
                 Some(request) = requests.recv() => { self.on_request(request).await; Ok(()) }
                 () = sleep_until(clock) => self.on_clock(),
@@ -232,7 +248,8 @@ impl ControlLoop {
 
     fn scene(&self) -> Scene<'_> {
         let freezes = &self.state.freezes;
-        Scene { node: &self.node, interfaces: &self.interfaces, freezes }
+        let names = &self.naming.names;
+        Scene { node: &self.node, interfaces: &self.interfaces, freezes, names }
     }
 
     fn write_health(&mut self) -> Result<()> {
@@ -258,11 +275,7 @@ impl ControlLoop {
     }
 
     async fn on_hangup(&mut self) {
-        match self.reload("signal").await {
-            Ok(changed) if changed.changes.is_empty() => tracing::info!("reloaded; no changes"),
-            Ok(changed) => tracing::info!(changes = changed.changes.len(), "reloaded"),
-            Err(error) => tracing::error!(%error, "cannot reload; the configuration stays"),
-        }
+        self.reload("signal".into(), None).await;
     }
 
     async fn on_request(&mut self, request: Request) {
@@ -274,6 +287,7 @@ impl ControlLoop {
                     started: self.started,
                     interfaces: &self.interfaces,
                     freezes: &self.state.freezes,
+                    names: &self.naming.names,
                     watch: &self.watch,
                 };
                 let _ = reply.send(Ok(status(&self.node, &about)));
@@ -282,13 +296,14 @@ impl ControlLoop {
                 let _ = reply.send(Ok(self.state.config.clone()));
             }
             Request::Apply { config, actor, reply } => {
-                let _ = reply.send(self.apply(config, &actor).await);
+                self.change(Waiting::new(Change::Applied(config), actor, Some(reply))).await;
             }
             Request::Reload { actor, reply } => {
-                let _ = reply.send(self.reload(&actor).await);
+                self.reload(actor, Some(reply)).await;
             }
             Request::Backend { service, change, force, actor, reply } => {
-                let _ = reply.send(self.change_backend(&service, change, force, &actor).await);
+                let change = Change::Backend { service, change, force };
+                self.change(Waiting::new(change, actor, Some(reply))).await;
             }
             Request::Freeze { service, reason, lasts, actor, reply } => {
                 let now = epoch_ms();
@@ -323,7 +338,17 @@ impl ControlLoop {
         self.commit(state, actor).await
     }
 
-    async fn reload(&mut self, actor: &str) -> Result<Changed, Error> {
+    async fn reload(&mut self, actor: Actor, reply: Option<Reply<Changed>>) {
+        match self.read_file().await {
+            Ok(config) => {
+                let change = Change::File(Box::new(config));
+                self.change(Waiting::new(change, actor, reply)).await;
+            }
+            Err(error) => naming::answer(reply, Err(error)),
+        }
+    }
+
+    async fn read_file(&self) -> Result<Config, Error> {
         let Some(path) = &self.file else {
             return Err(Error::new(
                 ErrorKind::Refused,
@@ -336,11 +361,14 @@ impl ControlLoop {
         let loaded = tokio::task::spawn_blocking(move || config::load(&file)).await;
         let loaded = loaded.context("the file was not read");
         let config = loaded.map_err(|error| failed(ErrorKind::Internal, &error))?;
-        let config = config.map_err(|error| {
+        config.map_err(|error| {
             let message =
                 format!("{} does not load; what runs stays as it is\n{error}", path.display());
             Error::new(ErrorKind::Invalid, message, "mend the file and reload again")
-        })?;
+        })
+    }
+
+    async fn take_file(&mut self, config: Config, actor: &str) -> Result<Changed, Error> {
         let mut state = self.state.clone();
         let node = self.node.config.node.clone();
         let node_changed = config.node != node;
@@ -523,9 +551,10 @@ impl ControlLoop {
     }
 
     fn backends(&self) -> Vec<(String, IpAddr)> {
-        let services = self.state.config.services.iter();
-        services
-            .flat_map(|s| s.backends.iter().map(|b| (format!("{}/{}", s.name, b.name), b.address)))
+        let all =
+            self.node.services.iter().flat_map(|r| r.config.backends.iter().map(move |b| (r, b)));
+        all.filter(|(_, backend)| backend.is_placed())
+            .map(|(r, b)| (format!("{}/{}", r.config.name, b.name), b.address))
             .collect()
     }
 
@@ -571,17 +600,20 @@ impl ControlLoop {
         check_nat_ports(&state.config).map_err(|error| failed(ErrorKind::Refused, &error))?;
         let changes = config::diff(&self.state.config, &state.config);
         state.forget_stale_drains();
-        self.node.check(&state.config).map_err(|error| failed(ErrorKind::Refused, &error))?;
+        let wanted = self.naming.resolve_checked(&state.config)?;
+        self.node.check(&wanted).map_err(|error| failed(ErrorKind::Refused, &error))?;
         self.widen(&state).await?;
-        if let Err(error) = self.node.apply(&state.config, &state.drains(), false) {
+        if let Err(error) = self.node.apply(&wanted, &state.drains(), false) {
             // Where it failed on the way, what was there before is put back.
-            let before = self.node.apply(&self.state.config, &self.state.drains(), false);
+            let before = self.naming.resolve(&self.state.config);
+            let before = self.node.apply(&before, &self.state.drains(), false);
             if let Err(error) = before {
                 tracing::error!(error = format!("{error:#}"), "the change could not be undone");
             }
             return Err(failed(ErrorKind::Refused, &error));
         }
         self.state = state;
+        self.naming.explain_to(&mut self.node);
         if let Err(error) = self.set_frozen() {
             not_handled(&error);
         }
@@ -603,7 +635,8 @@ impl ControlLoop {
     /// takes, some hundred milliseconds. Probes go on, and packets wait for nothing. It happens on
     /// such a change only, once for each feature at most while the daemon runs.
     async fn widen(&mut self, state: &State) -> Result<(), Error> {
-        self.plane.widen(needed(state)).await.map_err(|error| {
+        let resolved = self.naming.resolve(&state.config);
+        self.plane.widen(needed(state, &resolved)).await.map_err(|error| {
             let error = error.context("the program does not load with what this needs");
             failed(ErrorKind::Refused, &error)
         })?;
@@ -626,8 +659,9 @@ impl ControlLoop {
 
     /// Looks at a part of what runs, and has told what is wrong with all of it.
     fn look(&mut self) {
-        let scene =
-            Scene { node: &self.node, interfaces: &self.interfaces, freezes: &self.state.freezes };
+        let names = &self.naming.names;
+        let (interfaces, freezes) = (&self.interfaces, &self.state.freezes);
+        let scene = Scene { node: &self.node, interfaces, freezes, names };
         let found = self.watch.turn(scene, self.state.revision);
         if let Some(found) = found {
             self.notifier.observe(found);

@@ -28,9 +28,9 @@ use crate::dataplane::features;
 use crate::dataplane::load;
 use crate::net::{self, NextHopEvent, PathMtuListener, Resolver};
 use crate::probe::Prober;
-use crate::store::{HealthFile, State, Store};
+use crate::store::{HealthFile, NamesFile, State, Store};
 
-use control_loop::{ControlLoop, Inputs, Signals};
+use control_loop::{ControlLoop, Inputs, Naming, Signals};
 use plane::Plane;
 use probe_way::ProbeWay;
 
@@ -56,8 +56,10 @@ async fn serve(options: RunOptions) -> Result<()> {
     let listener = api::bind(&options.socket)?;
     let log_drops = options.verbosity >= 2;
     let client_mtu = links.iter().map(|link| link.mtu).min().unwrap_or(u32::MAX);
-    let (config, seed) = (&state.config, state.seed()?);
-    let mut loaded = load::load(&config.node, seed, client_mtu, log_drops, needed(&state))?;
+    let (naming, names) = Naming::begin(&state.config, NamesFile::open(&options.state_dir)).await;
+    let (config, seed) = (naming.resolve(&state.config), state.seed()?);
+    let features = needed(&state, &config);
+    let mut loaded = load::load(&config.node, seed, client_mtu, log_drops, features)?;
     if log_drops {
         log::follow_program(&mut loaded)?;
     }
@@ -69,7 +71,8 @@ async fn serve(options: RunOptions) -> Result<()> {
     node.inherit(was_down);
     let mut way = ProbeWay::new(node.path(), &links);
     way.open(&state.config)?;
-    node.apply(&state.config, &state.drains(), true)?;
+    node.apply(&config, &state.drains(), true)?;
+    naming.explain_to(&mut node);
     node.set_blocked(state.blocks.prefixes())?;
     node.set_frozen(|service| state.freezes.of(service).is_some())?;
     first_hops(&mut node, &mut hops).await?;
@@ -99,12 +102,12 @@ async fn serve(options: RunOptions) -> Result<()> {
     let api = tokio::spawn(api::serve(listener, handle, async {
         let _ = stopped.await;
     }));
-    let inputs = Inputs { signals, requests, probes, hops, said };
+    let inputs = Inputs { signals, requests, probes, hops, said, names };
     let mut control = ControlLoop::new(
         node,
         plane,
         (store, health_file),
-        state,
+        (state, naming),
         options.file,
         Watch::new(clock),
         notifier,
@@ -168,10 +171,10 @@ fn resume(state: Option<State>, wanted: Config) -> Result<State> {
     Ok(state)
 }
 
-/// The features that the program must have for a state.
-fn needed(state: &State) -> u32 {
+/// The features that the program must have for a state, whose configuration is resolved.
+fn needed(state: &State, resolved: &Config) -> u32 {
     let blocks = if state.blocks.entries().is_empty() { 0 } else { FEATURE_FILTERS };
-    features::needed(&state.config) | blocks
+    features::needed(resolved) | blocks
 }
 
 /// A port of the host's own connections may not be one NAT hands out: a reply would be taken.

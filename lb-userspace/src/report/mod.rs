@@ -91,7 +91,11 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Backend {
     pub name: String,
-    pub address: IpAddr,
+    /// `None` while its `host` has none.
+    pub address: Option<IpAddr>,
+    /// The host name that the address follows.
+    #[serde(default)]
+    pub host: Option<String>,
     pub port: Option<u16>,
     pub weight: u16,
     pub health: Health,
@@ -370,7 +374,8 @@ impl std::error::Error for Error {}
 pub(crate) fn sample() -> Status {
     let backend = |name: &str, address: [u8; 4]| Backend {
         name: name.into(),
-        address: address.into(),
+        address: Some(address.into()),
+        host: None,
         port: None,
         weight: 1,
         health: Health {

@@ -1,19 +1,11 @@
 //! What probes had found when the daemon ended: a restart is no reason to send traffic to the dead.
-//!
-//! A file of its own beside the state, written whenever who is down changes: what is lost of it, by
-//! a crash of the machine, probes find again. So it is not synced.
 
-use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::side_file::{Kept, SideFile};
 use crate::control::health::{Failure, FailureKind};
-
-/// Raised when the file's shape changes; one of another version is not read.
-const VERSION: u32 = 1;
 
 /// A backend that is down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,47 +31,12 @@ impl Down {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Contents {
-    version: u32,
-    down: Vec<Down>,
-}
-
 /// The file.
-#[derive(Debug)]
-pub struct HealthFile {
-    path: PathBuf,
-    written: Vec<Down>,
-}
+pub type HealthFile = SideFile<Down>;
 
-impl HealthFile {
-    /// The file of a state directory, and who was down by it. One that cannot be read says nothing.
-    #[must_use]
-    pub fn open(directory: &Path) -> (Self, Vec<Down>) {
-        let path = directory.join("health.json");
-        let read = std::fs::read(&path).ok();
-        let contents = read.and_then(|text| serde_json::from_slice::<Contents>(&text).ok());
-        let down = contents.filter(|c| c.version == VERSION).map(|c| c.down).unwrap_or_default();
-        (Self { path, written: down.clone() }, down)
-    }
-
-    /// Replaces what it says, if that is not what it says.
-    pub fn write(&mut self, down: Vec<Down>) -> Result<()> {
-        if down == self.written {
-            return Ok(());
-        }
-        let write = |down: Vec<Down>| -> Result<Vec<Down>> {
-            let mut file =
-                tempfile::NamedTempFile::new_in(self.path.parent().unwrap_or(Path::new(".")))?;
-            let contents = Contents { version: VERSION, down };
-            file.write_all(&serde_json::to_vec(&contents)?)?;
-            file.persist(&self.path)?;
-            Ok(contents.down)
-        };
-        self.written =
-            write(down).with_context(|| format!("cannot write {}", self.path.display()))?;
-        Ok(())
-    }
+impl Kept for Down {
+    const FILE: &'static str = "health.json";
+    const VERSION: u32 = 1;
 }
 
 #[cfg(test)]
@@ -106,6 +63,16 @@ mod tests {
         assert_eq!(HealthFile::open(directory.path()).1, [down("a"), down("b")]);
         file.write(vec![]).unwrap();
         assert_eq!(HealthFile::open(directory.path()).1, []);
+    }
+
+    /// Version 0.1.0 had another name for the list.
+    #[test]
+    fn a_file_of_version_0_1_0_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let list = serde_json::to_string(&[down("a")]).unwrap();
+        let text = format!(r#"{{"version":1,"down":{list}}}"#);
+        std::fs::write(directory.path().join("health.json"), text).unwrap();
+        assert_eq!(HealthFile::open(directory.path()).1, [down("a")]);
     }
 
     #[test]

@@ -11,6 +11,8 @@
 
 mod digest;
 mod health;
+mod names;
+mod side_file;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -28,6 +30,7 @@ use crate::control::node::Drains;
 
 use digest::Digest;
 pub use health::{Down, HealthFile};
+pub use names::{NamesFile, Placed};
 
 /// Raised when the file's shape changes.
 const VERSION: u32 = 1;

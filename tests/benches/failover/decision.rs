@@ -182,7 +182,7 @@ fn service(number: usize, backends: usize) -> Service {
     let backends = (0..backends)
         .map(|at| {
             let address = [10, 1, (at / 250) as u8, (at % 250) as u8 + 1];
-            Backend::new(format!("web-{at:03}"), address.into()).into()
+            Backend::new(format!("web-{at:03}"), std::net::IpAddr::from(address)).into()
         })
         .collect();
     Service {

@@ -69,7 +69,7 @@ pub(crate) const LAB_PROGRAMS: [(&str, &str, &str); 9] = [
     ("ip", "iproute2", "network namespaces and links"),
     ("ethtool", "ethtool", "turning the links' offloads off"),
     ("nginx", "nginx-light", "the backends"),
-    ("dnsmasq", "dnsmasq-base", "a name server to probe"),
+    ("dnsmasq", "dnsmasq-base", "a name server to probe and to ask"),
     ("curl", "curl", "requests through the VIP"),
     ("wrk", "wrk", "load through the VIP"),
     ("iperf3", "iperf3", "streams through tunnels"),

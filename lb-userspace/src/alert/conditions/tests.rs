@@ -51,6 +51,22 @@ fn nothing_is_wrong() {
 }
 
 #[test]
+fn a_name_gives_its_address_no_more() {
+    let stale = |service: &mut ServiceView<'static>| {
+        service.backends[1].stale_name = Some(StaleName {
+            host: "web-01.example",
+            address: [10, 0, 0, 11].into(),
+            why: "does not resolve: NXDOMAIN",
+            since_ms: 240_000,
+            by_hand: "getent ahostsv4 web-01.example".into(),
+        });
+    };
+    let expect = "warning stale-name web/b keeps its last address 10.0.0.11: for 4m \
+                  web-01.example does not resolve: NXDOMAIN";
+    assert_eq!(found(stale, 3), [expect]);
+}
+
+#[test]
 fn a_backend_is_down() {
     let mut service = service(7);
     down(&mut service.backends[1]);

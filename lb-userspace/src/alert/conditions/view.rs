@@ -2,6 +2,8 @@
 //!
 //! Ages are in milliseconds before now, times in milliseconds since the epoch.
 
+use std::net::IpAddr;
+
 use crate::control::governor::Kept;
 use crate::report::{BackendState, Freeze, HealthState};
 
@@ -51,6 +53,8 @@ pub struct BackendView<'a> {
     /// Flows that it still has.
     pub flows: Option<u64>,
     pub hop_problem: Option<String>,
+    /// Its name gives its address no more.
+    pub stale_name: Option<StaleName<'a>>,
     /// It fails, and stays in service.
     pub kept: Option<Kept>,
     pub flapping: Option<Flapping>,
@@ -67,6 +71,18 @@ pub struct Drained<'a> {
     pub until_ms: Option<u64>,
     /// That it fails is no news.
     pub maintenance: bool,
+}
+
+/// A name that does not resolve, or to what can't be: the address that it gave before is kept.
+#[derive(Clone, Debug)]
+pub struct StaleName<'a> {
+    pub host: &'a str,
+    pub address: IpAddr,
+    /// A clause whose subject is the name.
+    pub why: &'a str,
+    pub since_ms: u64,
+    /// The command that looks it up.
+    pub by_hand: String,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +133,7 @@ impl<'a> BackendView<'a> {
             drained: None,
             flows: None,
             hop_problem: None,
+            stale_name: None,
             kept: None,
             flapping: None,
             latency: None,
@@ -137,6 +154,7 @@ impl<'a> BackendView<'a> {
         self.health == HealthState::Up
             && self.drained.is_none()
             && self.hop_problem.is_none()
+            && self.stale_name.is_none()
             && self.kept.is_none()
             && self.flapping.is_none()
             && self.latency.is_none()

@@ -111,9 +111,14 @@ pub(crate) fn backends(
     width: usize,
 ) -> String {
     let new = if since.is_some() { "NEW/s" } else { "NEW" };
-    let headers = ["BACKEND", "ADDRESS", "HEALTH", "ADMIT", "WEIGHT", "SHARE", "EXPECTED", new];
-    let mut table = Table::new(&headers, &[0, 1, 2]);
-    for service in status.services.iter().filter(|s| only.is_none_or(|name| name == s.name)) {
+    let shown = || status.services.iter().filter(|s| only.is_none_or(|name| name == s.name));
+    // Names have a column where there are any.
+    let named = shown().any(|service| service.backends.iter().any(|b| b.host.is_some()));
+    let host = named.then_some("HOST");
+    let rest = ["ADDRESS", "HEALTH", "ADMIT", "WEIGHT", "SHARE", "EXPECTED", new];
+    let headers: Vec<&str> = std::iter::once("BACKEND").chain(host).chain(rest).collect();
+    let mut table = Table::new(&headers, if named { &[0, 1, 2, 3] } else { &[0, 1, 2] });
+    for service in shown() {
         for backend in &service.backends {
             let new_flows = match since {
                 None => backend.new_flows,
@@ -123,8 +128,9 @@ pub(crate) fn backends(
                     per_second(backend.new_flows, before.map(|b| b.new_flows), since.elapsed)
                 }
             };
-            table.row([
-                format!("{}/{}", service.name, backend.name),
+            let name = format!("{}/{}", service.name, backend.name);
+            let host = named.then(|| backend.host.clone().unwrap_or_default());
+            let rest = [
                 address(backend),
                 health(backend),
                 percent(backend.admit),
@@ -132,7 +138,8 @@ pub(crate) fn backends(
                 percent(backend.share),
                 percent(backend.expected),
                 count(new_flows),
-            ]);
+            ];
+            table.row(std::iter::once(name).chain(host).chain(rest));
         }
     }
     table.render(width)
@@ -150,9 +157,10 @@ pub(crate) fn notes(status: &Status, only: Option<&str>, width: usize) -> String
 }
 
 fn address(backend: &Backend) -> String {
+    let Some(address) = backend.address else { return "none".into() };
     match backend.port {
-        Some(port) => std::net::SocketAddr::new(backend.address, port).to_string(),
-        None => backend.address.to_string(),
+        Some(port) => std::net::SocketAddr::new(address, port).to_string(),
+        None => address.to_string(),
     }
 }
 

@@ -82,7 +82,8 @@ fn nothing_is_wider_than_the_terminal() {
     wide.services[0].packets = u64::MAX;
     for backend in &mut wide.services[0].backends {
         backend.name.clone_from(&long);
-        backend.address = "2001:db8:85a3:8d3:1319:8a2e:370:7348".parse().unwrap();
+        backend.address = "2001:db8:85a3:8d3:1319:8a2e:370:7348".parse().ok();
+        backend.host = Some(format!("{}.example", "h".repeat(240)));
         backend.port = Some(65_535);
         backend.weight = 1000;
         backend.new_flows = 999_400_000;

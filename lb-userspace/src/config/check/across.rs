@@ -1,10 +1,9 @@
 //! Rules between services: whose name, and whose server.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use super::address::shortest;
-use crate::config::model::{Config, Mode};
+use crate::config::model::{Config, Location, Mode};
 use crate::config::nets::Nets;
 use crate::config::place::{Gaps, Place, Problem};
 
@@ -44,7 +43,7 @@ fn vips(config: &Config) -> Nets<Place> {
 }
 
 fn servers(config: &Config, gaps: &Gaps, vips: &Nets<Place>, problems: &mut Vec<Problem>) {
-    let mut modes: HashMap<IpAddr, (Mode, usize, Place)> = HashMap::new();
+    let mut modes: HashMap<Location<'_>, (Mode, usize, Place)> = HashMap::new();
     for (s, service) in config.services.iter().enumerate() {
         let mode_known = !gaps.contains(&Place::ServiceKey(s, "mode"));
         for (b, backend) in service.backends.iter().enumerate() {
@@ -58,16 +57,16 @@ fn servers(config: &Config, gaps: &Gaps, vips: &Nets<Place>, problems: &mut Vec<
                 let hint = "write the server's own address; in dsr and tunnels the VIP is on its lo besides";
                 problems.push(Problem::new(place, message, hint).with(*listed, "the VIP"));
             }
+            let location = service.location(backend);
             if !mode_known {
                 continue;
             }
-            let (mode, owner, first) =
-                *modes.entry(backend.address).or_insert((service.mode, s, place));
+            let (mode, owner, first) = *modes.entry(location).or_insert((service.mode, s, place));
             if mode != service.mode {
                 let owner = config.services.get(owner).map_or("", |other| other.name.as_str());
                 let message = format!(
-                    "{} is a backend in mode {} here and in mode {mode} in service '{owner}'",
-                    backend.address, service.mode
+                    "{location} is a backend in mode {} here and in mode {mode} in service '{owner}'",
+                    service.mode
                 );
                 let hint = "give both services the same mode, or the server a second address";
                 problems.push(Problem::new(place, message, hint).with(first, "the other mode"));

@@ -1,11 +1,10 @@
 //! Rules for a service's backends: what each one says, and that no two are the same.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use super::address::unusable;
 use super::name;
-use crate::config::model::{Backend, Mode, Service};
+use crate::config::model::{Backend, Family, Mode, Service};
 use crate::config::place::{Gaps, Place, Problem};
 
 const MAX_WEIGHT: u16 = 1000;
@@ -32,7 +31,14 @@ fn one_backend(
 ) {
     let key = |key| Place::BackendKey(s, b, key);
     name(key("name"), &backend.name, problems);
-    if let Some((what, hint)) = unusable(backend.address) {
+    if backend.host.is_none() && backend.family.is_some() {
+        problems.push(Problem::new(
+            key("family"),
+            format!("{} is of one family alone", backend.address),
+            "remove `family`: it chooses between the addresses of a host name",
+        ));
+    }
+    if let Some((what, hint)) = unusable(backend.address).filter(|_| backend.is_placed()) {
         let message = format!("{} is {what}, not a server", backend.address);
         problems.push(Problem::new(key("address"), message, hint));
     }
@@ -75,12 +81,12 @@ fn family(
     service: &Service,
     problems: &mut Vec<Problem>,
 ) {
-    let ipv4 = backend.address.is_ipv4();
-    let other = service.listen.iter().position(|frontend| frontend.vip.is_ipv4() != ipv4);
+    let own = service.family_of(backend);
+    let other = service.listen.iter().position(|frontend| Family::of(frontend.vip.address) != own);
     let Some(l) = other else { return };
-    let (family, vip) = match backend.address {
-        IpAddr::V4(_) => ("IPv4", "IPv6"),
-        IpAddr::V6(_) => ("IPv6", "IPv4"),
+    let (family, vip) = match own {
+        Family::Ipv4 => ("IPv4", "IPv6"),
+        Family::Ipv6 => ("IPv6", "IPv4"),
     };
     let mut problem = Problem::new(
         Place::BackendKey(s, b, "address"),
@@ -112,11 +118,12 @@ fn duplicates(s: usize, service: &Service, problems: &mut Vec<Problem>) {
                 .with(Place::BackendKey(s, first, "name"), "the other one"),
             );
         }
-        if let Some(first) = addresses.insert((backend.address, backend.port.or(common)), b) {
+        let location = service.location(backend);
+        if let Some(first) = addresses.insert((location, backend.port.or(common)), b) {
             problems.push(
                 Problem::new(
                     Place::BackendKey(s, b, "address"),
-                    format!("{} is in this service twice", backend.address),
+                    format!("{location} is in this service twice"),
                     "remove one of the two; to send it more traffic, raise its weight",
                 )
                 .with(Place::BackendKey(s, first, "address"), "the other one"),

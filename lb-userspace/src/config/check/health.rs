@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::probe;
-use crate::config::model::{Backend, Health, Mode, Probe, Service, Via};
+use crate::config::model::{Backend, Family, Health, Mode, Probe, Service, Via};
 use crate::config::place::{Gaps, Place, Problem};
 use crate::config::value::format_duration;
 
@@ -54,9 +54,10 @@ fn source(s: usize, service: &Service, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(place, format!("probes can't come from {source}"), hint));
         return;
     }
-    let is_other = |backend: &Backend| backend.address.is_ipv4() != source.is_ipv4();
+    let is_other = |backend: &Backend| service.family_of(backend) != Family::of(source);
     if let Some(backend) = service.backends.iter().find(|backend| is_other(backend)) {
-        let message = format!("{source} can't reach {} at {}", backend.name, backend.address);
+        let message =
+            format!("{source} can't reach {} at {}", backend.name, service.location(backend));
         let hint = "write a source of the same family, or leave it out for the route's own";
         problems.push(Problem::new(place, message, hint));
     }

@@ -1,9 +1,8 @@
 //! Whether all that is configured fits into the maps.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 
-use crate::config::model::{Config, Prefix};
+use crate::config::model::{Config, Location, Prefix};
 use crate::config::place::{Place, Problem};
 
 pub(crate) fn check(config: &Config, problems: &mut Vec<Problem>) {
@@ -11,7 +10,8 @@ pub(crate) fn check(config: &Config, problems: &mut Vec<Problem>) {
     let backends = || services().flat_map(|service| &service.backends);
     let frontends = || services().flat_map(|service| &service.listen);
     let limits = &config.node.limits;
-    let servers: HashSet<IpAddr> = backends().map(|backend| backend.address).collect();
+    let servers: HashSet<Location<'_>> =
+        services().flat_map(|s| s.backends.iter().map(|backend| s.location(backend))).collect();
     let prefixes: HashSet<Prefix> = frontends().map(|frontend| frontend.vip).collect();
     let ids = backends().filter(|backend| backend.server_id.is_some()).count();
     let sources = services().map(|service| service.allow.len()).sum();

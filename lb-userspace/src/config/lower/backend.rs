@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use super::{Lowering, to_u16};
-use crate::config::model::Backend;
+use crate::config::model::{Address, Backend};
 use crate::config::place::Place;
 use crate::config::raw::RawBackend;
 
@@ -27,12 +27,13 @@ impl Lowering {
             );
         }
         let address = match raw.address {
-            Some(text) => self.address(key("address"), text),
+            Some(text) => self.parse::<Address>(key("address"), &text),
             None => {
                 self.missing(&span, "the backend has no address", "add address = \"10.0.0.11\"");
                 None
             }
         };
+        let family = raw.family.and_then(|text| self.parse(key("family"), &text));
         let port = raw.port.and_then(|port| self.port(key("port"), port));
         let weight = raw.weight.map_or(1, |weight| to_u16(self.open(key("weight"), weight)));
         let backup = raw.backup.is_some_and(|backup| self.open(key("backup"), backup));
@@ -43,6 +44,7 @@ impl Lowering {
             }
             id
         });
-        Some(Backend { name: name?, address: address?, port, weight, backup, server_id })
+        let backend = Backend::new(name?, address?);
+        Some(Backend { family, port, weight, backup, server_id, ..backend })
     }
 }

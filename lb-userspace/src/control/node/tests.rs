@@ -5,6 +5,7 @@
 
 mod doubted;
 mod governed;
+mod named;
 mod watched;
 mod widen;
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ impl Site {
         let (name, number) = (format!("b{}", self.next_name), self.next_number);
         self.next_name += 1;
         self.next_number += 1;
-        let mut backend = model::Backend::new(&name, wire::address(number).into());
+        let mut backend = model::Backend::new(&name, IpAddr::from(wire::address(number)));
         backend.server_id = self.server_id(number);
         self.service.backends.push(backend.into());
         self.backends.push(Backend { name, number, drained: false, health });

@@ -6,6 +6,7 @@ use super::*;
 use crate::alert::{Clock, Kind};
 use crate::control::freezes::Freezes;
 use crate::control::watch::{Scene, Watch};
+use crate::names::Names;
 use crate::probe::{ProbeResult, Success};
 use crate::report::Warning;
 
@@ -26,7 +27,8 @@ fn services() -> Vec<model::Service> {
 }
 
 fn scene<'a>(node: &'a Node, freezes: &'a Freezes) -> Scene<'a> {
-    Scene { node, interfaces: &[], freezes }
+    static NONE: Names = Names::none();
+    Scene { node, interfaces: &[], freezes, names: &NONE }
 }
 
 fn said(conditions: &[Warning]) -> Vec<(Kind, &str)> {
