@@ -183,7 +183,7 @@ impl Said {
     }
 
     fn frozen(&self, service: &ServiceView<'_>) -> Option<Warning> {
-        let freeze = service.frozen?;
+        let freeze = service.frozen.as_ref()?;
         let reason = freeze.reason.as_ref().map_or(String::new(), |r| format!(" (\"{r}\")"));
         let left = long_age(freeze.until_ms.saturating_sub(self.now_ms));
         let message = format!(

@@ -26,7 +26,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::config::model::{Health, Probe};
-use crate::control::status::{epoch_ms, milliseconds};
+use crate::control::clock::epoch_ms;
+use crate::control::status::milliseconds;
 use crate::report;
 pub use crate::report::HealthState;
 use crate::store::Down;

@@ -215,6 +215,13 @@ impl State {
         true
     }
 
+    /// The clock of the day was set: what is to last an hour lasts an hour.
+    pub fn move_along(&mut self, by_ms: i64) {
+        self.drains.iter_mut().for_each(|stored| stored.drain.move_along(by_ms));
+        self.freezes.move_along(by_ms);
+        self.blocks.move_along(by_ms);
+    }
+
     /// Forgets drains of backends that are no longer configured.
     pub fn forget_stale_drains(&mut self) {
         let config = &self.config;

@@ -243,7 +243,7 @@ fn maintenance_and_freezes() {
         since_ms: NOW - 1_000,
         until_ms: NOW + 60_000,
     };
-    service.frozen = Some(Box::leak(Box::new(freeze)));
+    service.frozen = Some(freeze);
     let found = conditions(&[], [service], NOW).conditions;
     let said: Vec<_> = found.iter().map(|c| (c.kind, c.message.as_str())).collect();
     let expect = [

@@ -15,7 +15,7 @@ pub struct ServiceView<'a> {
     pub panic: Option<Panic>,
     /// Backups serve.
     pub uses_backups: bool,
-    pub frozen: Option<&'a Freeze>,
+    pub frozen: Option<Freeze>,
     /// Recorded flows that packets would have missed, since the start.
     pub violations: u64,
     pub backends: Vec<BackendView<'a>>,

@@ -4,6 +4,7 @@
 //! root, as the program is loaded.
 
 mod governed;
+mod props;
 mod watched;
 mod widen;
 
