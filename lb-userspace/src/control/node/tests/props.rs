@@ -84,6 +84,12 @@ enum Event {
         finds: Outcome,
         times: u8,
     },
+    /// One goes down and up again, and again.
+    Flap {
+        service: u8,
+        backend: u8,
+        rounds: u8,
+    },
     Wait {
         ms: u32,
     },
@@ -283,6 +289,11 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(server, (finds, times))| Event::Server { server, finds, times }),
         4 => (service(), found())
             .prop_map(|(service, (finds, times))| Event::All { service, finds, times }),
+        2 => (some(), 2u8..4).prop_map(|((service, backend), rounds)| Event::Flap {
+            service,
+            backend,
+            rounds,
+        }),
         6 => wait.prop_map(|ms| Event::Wait { ms }),
         2 => (service(), prop::option::weighted(0.85, plan()))
             .prop_map(|(service, plan)| Event::Reload { service, plan }),
@@ -304,7 +315,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn config() -> ProptestConfig {
     let cases = std::env::var("HOLDFAST_CASES").ok().and_then(|text| text.parse().ok());
-    ProptestConfig { max_shrink_iters: 5_000, ..ProptestConfig::with_cases(cases.unwrap_or(96)) }
+    ProptestConfig { max_shrink_iters: 5_000, ..ProptestConfig::with_cases(cases.unwrap_or(48)) }
 }
 
 /// On a runtime that runs nothing but this: no probe is sent, no next hop is asked for.

@@ -320,6 +320,13 @@ impl Scene {
                 let places = self.places(|s, _| Some(s) == at);
                 self.all_find(&places, *finds, *times)?;
             }
+            Event::Flap { service, backend, rounds } => {
+                let Some((s, b, ..)) = self.names(*service, *backend) else { return Ok(()) };
+                for _ in 0..*rounds {
+                    self.all_find(&[(s, b)], Outcome::Hard, 3)?;
+                    self.all_find(&[(s, b)], Outcome::Pass, 3)?;
+                }
+            }
             Event::Wait { ms } => self.pass(Duration::from_millis(u64::from(*ms)))?,
             Event::Reload { service, plan } => {
                 match plan {
