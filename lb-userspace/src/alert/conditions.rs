@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 use super::{Kind, Severity};
 use crate::report::{BackendState, HealthState, Interface, Warning, long_age};
 
-pub use view::{BackendView, Drained, Flapping, LatencyOff, Panic, ServiceView, ShareOff};
+pub use view::{
+    BackendView, Drained, Flapping, LatencyOff, Panic, ServiceView, ShareOff, Unprobed,
+};
 
 /// What is wrong, worst first, and whose state is not known yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +63,7 @@ impl Found {
         self.conditions.extend(said.coverage(service));
         self.conditions.extend(said.capacity(service));
         self.conditions.extend(said.backups(service));
+        self.conditions.extend(said.unprobed(service));
         self.conditions.extend(said.frozen(service));
         for backend in &service.backends {
             // Most backends are well: nothing is made for them.
@@ -180,6 +183,22 @@ impl Said {
             let message = "is served by its backups: too few of the others are well".to_owned();
             Warning { next, ..self.warning(Kind::CapacityLow, message) }
         })
+    }
+
+    /// One for the service: what is short on the balancer is so for many of its backends.
+    fn unprobed(&self, service: &ServiceView<'_>) -> Option<Warning> {
+        let all = || service.backends.iter().filter_map(|b| b.unprobed);
+        let first = all().max_by_key(|unprobed| unprobed.since_ms)?;
+        let (count, total) = (all().count(), service.backends.len());
+        let message = format!(
+            "cannot be probed ({count} of {total} backends): {}; for {} they keep the health that \
+             they had",
+            first.why,
+            long_age(first.since_ms)
+        );
+        let next = Some(format!("lb backend list {}", self.subject));
+        let since_ms = self.ago(first.since_ms);
+        Some(Warning { next, since_ms, ..self.warning(Kind::NoProbe, message) })
     }
 
     fn frozen(&self, service: &ServiceView<'_>) -> Option<Warning> {

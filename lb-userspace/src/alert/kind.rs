@@ -27,6 +27,7 @@ pub enum Kind {
     Coverage,
     BackendDown,
     NoNextHop,
+    NoProbe,
     Governor,
     CapacityLow,
     Flapping,
@@ -38,11 +39,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Panic,
         Self::Coverage,
         Self::BackendDown,
         Self::NoNextHop,
+        Self::NoProbe,
         Self::Governor,
         Self::CapacityLow,
         Self::Flapping,
@@ -60,6 +62,7 @@ impl Kind {
             Self::Coverage => "coverage",
             Self::BackendDown => "backend-down",
             Self::NoNextHop => "no-next-hop",
+            Self::NoProbe => "no-probe",
             Self::Governor => "governor",
             Self::CapacityLow => "capacity-low",
             Self::Flapping => "flapping",
@@ -75,8 +78,9 @@ impl Kind {
     #[must_use]
     pub const fn holds_for(self) -> Duration {
         match self {
-            // A next hop that is being resolved again is back within a second or two.
-            Self::NoNextHop => Duration::from_secs(5),
+            // A next hop that is being resolved again is back within a second or two; so may what a
+            // probe needs.
+            Self::NoNextHop | Self::NoProbe => Duration::from_secs(5),
             Self::Latency | Self::Share => Duration::from_secs(30),
             _ => Duration::ZERO,
         }
@@ -87,7 +91,12 @@ impl Kind {
     pub const fn follows_from_probes(self) -> bool {
         matches!(
             self,
-            Self::Panic | Self::BackendDown | Self::Governor | Self::CapacityLow | Self::Flapping
+            Self::Panic
+                | Self::BackendDown
+                | Self::NoProbe
+                | Self::Governor
+                | Self::CapacityLow
+                | Self::Flapping
         )
     }
 }

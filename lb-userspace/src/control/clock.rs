@@ -35,7 +35,7 @@ pub const JUMP: i64 = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Jumps {
     began: Instant,
-    /// What the clock of the day said then, as it is set now.
+    /// What the clock of the day said then.
     began_ms: u64,
 }
 
@@ -50,7 +50,7 @@ impl Jumps {
         let passed = milliseconds(now().saturating_duration_since(self.began));
         let by = difference(epoch_ms(), self.began_ms.saturating_add(passed));
         (by.abs() >= JUMP).then(|| {
-            self.began_ms = self.began_ms.saturating_add_signed(by);
+            *self = Self::new();
             by
         })
     }

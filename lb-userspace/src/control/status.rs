@@ -140,7 +140,10 @@ fn excluded(backend: &Backend) -> Option<String> {
             format!("{what} by {}{}", drain.actor, reason.unwrap_or_default())
         }
         (None, HealthState::Down) => failure.unwrap_or("its probes fail").to_owned(),
-        (None, HealthState::Unknown) => "its probes have not passed yet".to_owned(),
+        (None, HealthState::Unknown) => match &backend.health.unprobed {
+            Some(unprobed) => format!("its probes cannot be made: {}", unprobed.failure.detail()),
+            None => "its probes have not passed yet".to_owned(),
+        },
         (None, HealthState::Up) if backend.ruling.is_standby => {
             "a backup: enough of the others are well".to_owned()
         }

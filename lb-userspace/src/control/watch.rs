@@ -15,7 +15,7 @@ use super::service::Running;
 use super::status::{hop_problem, milliseconds};
 use crate::alert::Clock;
 use crate::alert::conditions::{
-    BackendView, Drained, Flapping, Found, LatencyOff, Panic, ServiceView, ShareOff,
+    BackendView, Drained, Flapping, Found, LatencyOff, Panic, ServiceView, ShareOff, Unprobed,
 };
 use crate::alert::latency::{self, Usual};
 use crate::alert::share::{self, Member, Window};
@@ -202,6 +202,10 @@ impl Watch {
             detection_ms: backend.detection.map(|time| time.as_secs_f64() * 1000.0),
             state: backend.state(),
             by_hand: is_asked.then(|| probe_by_hand(&running.config, &backend.config)).flatten(),
+            unprobed: health.unprobed.as_ref().map(|unprobed| Unprobed {
+                why: unprobed.failure.detail(),
+                since_ms: age(unprobed.since),
+            }),
             drained: backend.drain.as_ref().map(|drain| Drained {
                 actor: &drain.actor,
                 reason: drain.reason.as_deref(),

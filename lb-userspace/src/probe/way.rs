@@ -7,6 +7,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ pub async fn probe_by_way(
         return Ok(success());
     };
     // Until both sockets are closed.
-    let passage = Passage { way, record, entered: Mutex::default() };
+    let passage = Passage::new(way, record);
     let by_way = asked.ask(target, Some(&passage), limit);
     let plain = async {
         if !doubted {
@@ -86,7 +87,9 @@ pub async fn probe_by_way(
         }
         asked.ask(target, None, limit).await
     };
-    both(by_way, plain).await.map_err(|failed| failed.explain(way, address))?;
+    both(by_way, plain)
+        .await
+        .map_err(|failed| failed.explain(way, address, passage.is_connected()))?;
     Ok(success())
 }
 
@@ -138,7 +141,8 @@ async fn both(
 }
 
 impl Failed {
-    fn explain(self, way: &Way, target: SocketAddr) -> Failure {
+    /// `connected`: by the way of clients, the TCP handshake came to its end.
+    fn explain(self, way: &Way, target: SocketAddr, connected: bool) -> Failure {
         use FailureKind::{NoNeighbour, Refused, Reset, Timeout, Unreachable};
         let Self { by_way, plain } = self;
         let Way { vip, mode, .. } = way;
@@ -148,6 +152,10 @@ impl Failed {
                 "{target} answers, but for the VIP {vip}{through} the connection is {}: does the \
                  server listen on the VIP, too?",
                 if by_way.kind == Refused { "refused" } else { "reset" },
+            ),
+            (Timeout, Some(Ok(()))) if connected => format!(
+                "{target} answers, but for the VIP {vip}{through} it only accepts the connection: \
+                 small packets pass, and large ones may not: is an MTU on the way too small?"
             ),
             (NoNeighbour | Unreachable | Timeout, Some(Ok(()))) => {
                 let tunnel = if mode.is_tunnel() { ", is the tunnel (`lb decap`) up" } else { "" };
@@ -170,9 +178,23 @@ pub(super) struct Passage<'w> {
     way: &'w Way,
     record: Server,
     entered: Mutex<Vec<Entered>>,
+    connected: AtomicBool,
 }
 
-impl Passage<'_> {
+impl<'w> Passage<'w> {
+    fn new(way: &'w Way, record: Server) -> Self {
+        Self { way, record, entered: Mutex::default(), connected: AtomicBool::new(false) }
+    }
+
+    /// A TCP connection has come about on it.
+    pub(super) fn note_connected(&self) {
+        self.connected.store(true, Ordering::Relaxed);
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
     /// Gives a TCP or UDP socket, not connected yet, a port of its own, and leads what it will send
     /// to `target` along the way. Where the target has a source, it is bound already.
     pub(super) fn enter(

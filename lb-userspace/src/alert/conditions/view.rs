@@ -43,6 +43,8 @@ pub struct BackendView<'a> {
     pub last_failure: Option<&'a str>,
     pub detection_ms: Option<f64>,
     pub state: BackendState,
+    /// Its probes cannot be made: its health is as it was.
+    pub unprobed: Option<Unprobed<'a>>,
     /// The command that asks it what its probe asks.
     pub by_hand: Option<String>,
     pub drained: Option<Drained<'a>>,
@@ -67,6 +69,12 @@ pub struct Drained<'a> {
     pub until_ms: Option<u64>,
     /// That it fails is no news.
     pub maintenance: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Unprobed<'a> {
+    pub why: &'a str,
+    pub since_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +121,7 @@ impl<'a> BackendView<'a> {
             last_failure: None,
             detection_ms: None,
             state: BackendState::Serving,
+            unprobed: None,
             by_hand: None,
             drained: None,
             flows: None,

@@ -15,7 +15,7 @@ use crate::control::governor::{Kept, most};
 use crate::control::node::tests::{Backend, HealthState, Running};
 use crate::control::status::{About, status};
 use crate::control::watch::Watch;
-use crate::report::Status;
+use crate::report::{Status, Warning};
 
 /// Between two steps of a ramp, at most.
 const STEP: Duration = Duration::from_millis(200);
@@ -195,7 +195,12 @@ impl Scene {
                 "a backup: enough of the others are well" => {
                     backend.config.backup && !running.governor.uses_backups()
                 }
-                "its probes have not passed yet" => state == HealthState::Unknown,
+                "its probes have not passed yet" => {
+                    state == HealthState::Unknown && backend.health.unprobed.is_none()
+                }
+                "its probes cannot be made: as the test says" => {
+                    state == HealthState::Unknown && backend.health.unprobed.is_some()
+                }
                 "health is frozen since before it was up" => self.is_frozen(running),
                 "its probes fail" => state == HealthState::Down,
                 failure => state == HealthState::Down && failure.ends_with("as the test says"),
@@ -209,9 +214,11 @@ impl Scene {
         }
         let names = (service.name.clone(), shown.name.clone());
         let is_over = drain.is_some() && self.ends.get(&names).is_some_and(|end| *end <= self.now);
+        let is_unprobed = |w: &Warning| w.kind == Kind::NoProbe && w.subject == service.name;
+        let says = status.warnings.iter().any(is_unprobed);
+        prop_assert!(says || shown.health.unprobed.is_none(), "not told that it is not probed");
         let subject = format!("{}/{}", service.name, shown.name);
-        let warns =
-            |w: &crate::report::Warning| w.kind == Kind::OverrideExpired && w.subject == subject;
+        let warns = |w: &Warning| w.kind == Kind::OverrideExpired && w.subject == subject;
         prop_assert_eq!(status.warnings.iter().any(warns), is_over, "warned that it is over");
         Ok(())
     }
