@@ -89,7 +89,8 @@ fn a_standby_in_maintenance_past_its_end_is_told_and_stays() {
     let scene = Scene::start("", |config| {
         config.replace("name = \"web-02\",", "name = \"web-02\", backup = true,")
     });
-    let maint = ["backend", "maint", "web/web-02", "--for", "5s", "--reason", "new disk"];
+    let maint =
+        ["backend", "maint", "web/web-02", "--for", "5s", "--reason", "new disk", "--force"];
     let done = scene.balancer.cli(&maint).unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let began = Instant::now();

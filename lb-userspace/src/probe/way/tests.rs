@@ -104,16 +104,22 @@ fn a_failure_says_what_is_broken() {
         (Mode::Dsr, Unreachable, None, Unreachable, "unreachable: by the way"),
     ];
     for (mode, kind, plain, expected, text) in rows {
-        let said = Failed { by_way: failed(kind), plain }.explain(&way(mode, 2), target(), false);
+        let said = Failed { by_way: failed(kind), plain }.explain(
+            &way(mode, 2),
+            target(),
+            Reached::Nothing,
+        );
         assert_eq!((said.kind, said.text.as_str()), (expected, text));
     }
 }
 
 #[test]
-fn silence_behind_a_handshake_is_no_missing_vip() {
+fn silence_says_how_far_the_probe_came() {
     use FailureKind::{HttpStatus, PathBroken, Refused, Timeout};
+    use Reached::{Connection, Datagrams};
     let rows = [
         (
+            Connection,
             Timeout,
             Some(Ok(())),
             PathBroken,
@@ -121,13 +127,21 @@ fn silence_behind_a_handshake_is_no_missing_vip() {
              accepts the connection: small packets pass, and large ones may not: is an MTU on the \
              way too small?",
         ),
-        (Timeout, None, Timeout, "timeout: by the way"),
-        (Timeout, Some(Err(Failure::new(Refused, "plain"))), Refused, "refused: plain"),
-        (HttpStatus, Some(Ok(())), HttpStatus, "status: by the way"),
+        (
+            Datagrams,
+            Timeout,
+            Some(Ok(())),
+            PathBroken,
+            "path broken: 10.0.0.11:80 answers, but not for the VIP 192.0.2.10 through gue: is the \
+             VIP on its `lo`, does the server listen on it, is the tunnel (`lb decap`) up?",
+        ),
+        (Connection, Timeout, None, Timeout, "timeout: by the way"),
+        (Connection, Timeout, Some(Err(Failure::new(Refused, "plain"))), Refused, "refused: plain"),
+        (Connection, HttpStatus, Some(Ok(())), HttpStatus, "status: by the way"),
     ];
-    for (kind, plain, expected, text) in rows {
+    for (reached, kind, plain, expected, text) in rows {
         let failed = Failed { by_way: failed(kind), plain };
-        let said = failed.explain(&way(Mode::Gue, 2), target(), true);
+        let said = failed.explain(&way(Mode::Gue, 2), target(), reached);
         assert_eq!((said.kind, said.text.as_str()), (expected, text));
     }
 }
