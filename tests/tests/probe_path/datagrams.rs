@@ -96,7 +96,7 @@ fn check<S: Server>(mode: Mode) {
         let reason = down(&balancer);
         println!("{told}: {reason}");
         let at = SocketAddr::new(own(0), S::PORT);
-        let wanted = format!("path broken: {at} answers, but for the VIP {}", vip.vip());
+        let wanted = format!("path broken: {at} answers, but not for the VIP {}", vip.vip());
         assert!(
             reason.starts_with(&wanted) && reason.contains("does the server listen on it"),
             "{told}: {reason}"
