@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::control::status::{epoch_ms, milliseconds};
+use crate::control::clock::{JUMP, difference, epoch_ms, now};
+use crate::control::status::milliseconds;
 
 /// Milliseconds since the epoch as the clock of the day said at the start, counted on without its
 /// jumps: or a clock that is set would hold messages back, or repeat them.
@@ -15,25 +16,32 @@ pub struct Clock {
 impl Clock {
     #[must_use]
     pub fn new() -> Self {
-        Self { began_ms: epoch_ms(), began: Instant::now() }
+        Self { began_ms: epoch_ms(), began: now() }
     }
 
     #[must_use]
     pub fn now(&self) -> u64 {
-        let passed = milliseconds(self.began.elapsed());
+        let passed = milliseconds(now().saturating_duration_since(self.began));
         self.began_ms.saturating_add(passed)
     }
 
-    /// A time of this clock by the clock of the day, as it is set now. To the second: less is
-    /// no jump, and a time that is shown twice is shown as the same.
+    /// A time of this clock by the clock of the day, as it is set now.
     #[must_use]
     pub fn epoch_of(&self, time: u64) -> u64 {
-        let (day, own) = (epoch_ms(), self.now());
-        match day.abs_diff(own) {
-            0..1000 => time,
-            ahead if day > own => time.saturating_add(ahead),
-            behind => time.saturating_sub(behind),
-        }
+        time.saturating_add_signed(self.ahead())
+    }
+
+    /// A time of the clock of the day, as it is set now, by this one.
+    #[must_use]
+    pub fn of_epoch(&self, time: u64) -> u64 {
+        time.saturating_sub_signed(self.ahead())
+    }
+
+    /// How far the clock of the day is ahead. To the second: less is no jump, and a time that is
+    /// shown twice is shown as the same.
+    fn ahead(&self) -> i64 {
+        let ahead = difference(epoch_ms(), self.now());
+        if ahead.abs() < JUMP { 0 } else { ahead }
     }
 }
 

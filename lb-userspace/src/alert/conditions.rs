@@ -13,7 +13,7 @@ use super::{Kind, Severity};
 use crate::report::{BackendState, HealthState, Interface, Warning, long_age};
 
 pub use view::{
-    BackendView, Drained, Flapping, LatencyOff, Panic, ServiceView, ShareOff, StaleName,
+    BackendView, Drained, Flapping, LatencyOff, Panic, ServiceView, ShareOff, StaleName, Unprobed,
 };
 
 /// What is wrong, worst first, and whose state is not known yet.
@@ -63,6 +63,7 @@ impl Found {
         self.conditions.extend(said.coverage(service));
         self.conditions.extend(said.capacity(service));
         self.conditions.extend(said.backups(service));
+        self.conditions.extend(said.unprobed(service));
         self.conditions.extend(said.frozen(service));
         for backend in &service.backends {
             // Most backends are well: nothing is made for them.
@@ -185,8 +186,24 @@ impl Said {
         })
     }
 
+    /// One for the service: what is short on the balancer is so for many of its backends.
+    fn unprobed(&self, service: &ServiceView<'_>) -> Option<Warning> {
+        let all = || service.backends.iter().filter_map(|b| b.unprobed);
+        let first = all().max_by_key(|unprobed| unprobed.since_ms)?;
+        let (count, total) = (all().count(), service.backends.len());
+        let message = format!(
+            "cannot be probed ({count} of {total} backends): {}; for {} they keep the health that \
+             they had",
+            first.why,
+            long_age(first.since_ms)
+        );
+        let next = Some(format!("lb backend list {}", self.subject));
+        let since_ms = self.ago(first.since_ms);
+        Some(Warning { next, since_ms, ..self.warning(Kind::NoProbe, message) })
+    }
+
     fn frozen(&self, service: &ServiceView<'_>) -> Option<Warning> {
-        let freeze = service.frozen?;
+        let freeze = service.frozen.as_ref()?;
         let reason = freeze.reason.as_ref().map_or(String::new(), |r| format!(" (\"{r}\")"));
         let left = long_age(freeze.until_ms.saturating_sub(self.now_ms));
         let message = format!(

@@ -28,6 +28,7 @@ pub enum Kind {
     BackendDown,
     NoNextHop,
     StaleName,
+    NoProbe,
     Governor,
     CapacityLow,
     Flapping,
@@ -39,12 +40,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Panic,
         Self::Coverage,
         Self::BackendDown,
         Self::NoNextHop,
         Self::StaleName,
+        Self::NoProbe,
         Self::Governor,
         Self::CapacityLow,
         Self::Flapping,
@@ -63,6 +65,7 @@ impl Kind {
             Self::BackendDown => "backend-down",
             Self::NoNextHop => "no-next-hop",
             Self::StaleName => "stale-name",
+            Self::NoProbe => "no-probe",
             Self::Governor => "governor",
             Self::CapacityLow => "capacity-low",
             Self::Flapping => "flapping",
@@ -78,8 +81,9 @@ impl Kind {
     #[must_use]
     pub const fn holds_for(self) -> Duration {
         match self {
-            // A next hop that is being resolved again is back within a second or two.
-            Self::NoNextHop => Duration::from_secs(5),
+            // A next hop that is being resolved again is back within a second or two; so may what a
+            // probe needs.
+            Self::NoNextHop | Self::NoProbe => Duration::from_secs(5),
             // One question that fails is often just that.
             Self::StaleName | Self::Latency | Self::Share => Duration::from_secs(30),
             _ => Duration::ZERO,
@@ -91,7 +95,12 @@ impl Kind {
     pub const fn follows_from_probes(self) -> bool {
         matches!(
             self,
-            Self::Panic | Self::BackendDown | Self::Governor | Self::CapacityLow | Self::Flapping
+            Self::Panic
+                | Self::BackendDown
+                | Self::NoProbe
+                | Self::Governor
+                | Self::CapacityLow
+                | Self::Flapping
         )
     }
 }

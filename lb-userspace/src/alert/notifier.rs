@@ -21,8 +21,9 @@ use super::engine::{Engine, Message, Rules};
 use super::memory::Memory;
 use super::message::{Body, node_name};
 use crate::config::model::Alert;
+use crate::control::clock::epoch_ms;
 use crate::control::handle::Reply;
-use crate::control::status::{epoch_ms, milliseconds};
+use crate::control::status::milliseconds;
 use crate::report::{AlertState, AlertTarget, AlertTest, Alerts, Error, ErrorKind};
 
 /// Questions that wait for the thread.

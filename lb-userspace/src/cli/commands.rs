@@ -14,7 +14,8 @@ use crate::api::{
     Client, Drain, Flow, NewBackend, NewBlock, NewFreeze, NewWeight, OldBlock, Removal, Thaw,
 };
 use crate::config::{Config, closest, diff, load, one_of, to_toml, warnings};
-use crate::control::status::{epoch_ms, milliseconds};
+use crate::control::clock::epoch_ms;
+use crate::control::status::milliseconds;
 use crate::report::{Backend, Changed, Error, ErrorKind, Status};
 
 const WATCH: Duration = Duration::from_secs(1);

@@ -483,6 +483,11 @@ fn probes() {
         ("via = \"vip\"", "7:18 \"vip\"", "never asked for the VIP | via = \"address\""),
         ("icmp = true, via = \"vip\"", "7:31 \"vip\"", "an icmp probe can't be sent to the VIP"),
         (
+            "none = true, via = \"vip\"",
+            "7:31 \"vip\"",
+            "nothing is probed, so nothing is sent to the VIP",
+        ),
+        (
             "exec = [\"/a\"], via = \"vip\"",
             "7:33 \"vip\"",
             "an exec probe can't be sent to the VIP",

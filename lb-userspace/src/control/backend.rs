@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use lb_common::abi::Word;
 
 use super::admission::{Admission, Phase, Want};
+use super::clock::{epoch_ms, move_along};
 use super::governor::{Ruling, Seen};
 use super::health::{HealthSnapshot, HealthState};
-use super::status::epoch_ms;
 use crate::config::model::{self, Mode, OnDown};
 use crate::report;
 
@@ -160,6 +160,12 @@ impl Backend {
 }
 
 impl Drain {
+    /// The clock of the day was set.
+    pub fn move_along(&mut self, by_ms: i64) {
+        move_along(&mut self.at_ms, by_ms);
+        self.until_ms.iter_mut().for_each(|end| move_along(end, by_ms));
+    }
+
     /// Whether connections from before it may be alive.
     pub(super) fn is_recent(&self, idle: Duration) -> bool {
         let age = epoch_ms().saturating_sub(self.at_ms);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::move_along;
 use crate::config::model::Prefix;
 use crate::report::{Block, Error, ErrorKind};
 
@@ -65,6 +66,14 @@ impl Blocks {
             self.0.drain(..).partition(|block| block.until_ms.is_some_and(|end| end <= now_ms));
         self.0 = rest;
         ended
+    }
+
+    /// The clock of the day was set.
+    pub fn move_along(&mut self, by_ms: i64) {
+        for block in &mut self.0 {
+            move_along(&mut block.since_ms, by_ms);
+            block.until_ms.iter_mut().for_each(|end| move_along(end, by_ms));
+        }
     }
 
     /// When the next entry ends, in milliseconds since the epoch.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::move_along;
 use crate::report::Freeze;
 
 /// The freezes, by service; that of the whole node has none.
@@ -42,6 +43,14 @@ impl Freezes {
     /// Ends those whose time is over; they are returned.
     pub fn expire(&mut self, now_ms: u64) -> Vec<Freeze> {
         self.0.extract_if(.., |freeze| freeze.until_ms <= now_ms).collect()
+    }
+
+    /// The clock of the day was set.
+    pub fn move_along(&mut self, by_ms: i64) {
+        for freeze in &mut self.0 {
+            move_along(&mut freeze.since_ms, by_ms);
+            move_along(&mut freeze.until_ms, by_ms);
+        }
     }
 
     /// When the next one ends by itself.

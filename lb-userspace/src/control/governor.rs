@@ -173,7 +173,9 @@ impl Governor {
         if around.is_frozen {
             self.is_simple = false;
             self.wants_test = false;
-            return seen.iter().map(frozen).collect();
+            // How long enough have been well is counted from the thaw on.
+            self.backups.enough_since = None;
+            return seen.iter().map(|s| self.frozen(s)).collect();
         }
         self.use_backups(seen, now);
         self.forget_removals(now);
@@ -327,6 +329,13 @@ impl Governor {
         }
     }
 
+    /// All stays as it is; who is a backup is the operator's to say.
+    fn frozen(&self, seen: &Seen) -> Ruling {
+        let is_kept = seen.state == HealthState::Down && !seen.ruling.is_out;
+        let is_standby = seen.is_backup && !self.backups.are_used;
+        Ruling { kept: is_kept.then_some(Kept::Frozen), is_standby, ..seen.ruling }
+    }
+
     fn count(&self, seen: &[Seen]) -> Counts {
         let counted = || seen.iter().filter(|s| self.counts(s));
         Counts {
@@ -411,10 +420,4 @@ fn is_suspect(seen: &Seen) -> bool {
 /// Whether most fail at once: then it may be the prober.
 fn is_mass(counts: Counts) -> bool {
     counts.suspects >= 2 && counts.suspects * 2 > counts.counted
-}
-
-/// All stays as it is.
-fn frozen(seen: &Seen) -> Ruling {
-    let is_kept = seen.state == HealthState::Down && !seen.ruling.is_out;
-    Ruling { kept: is_kept.then_some(Kept::Frozen), ..seen.ruling }
 }

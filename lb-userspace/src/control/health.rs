@@ -14,7 +14,7 @@
 //!
 //! Counts are of *consecutive* results. Unknown takes traffic at start: a backend is innocent until
 //! `fall` failures. A failure of our own (no file descriptor, no port) is no evidence and moves
-//! nothing. A backend that is not probed is up.
+//! nothing; it is kept apart, as [`Unprobed`]. A backend that is not probed is up.
 //!
 //! One that goes up and down is *damped*: from its second failure on it is held down for
 //! `hold_down`, twice as long each further time, at most `hold_down_max`. One that was up for
@@ -26,7 +26,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::config::model::{Health, Probe};
-use crate::control::status::{epoch_ms, milliseconds};
+use crate::control::clock::epoch_ms;
+use crate::control::status::milliseconds;
 use crate::report;
 pub use crate::report::HealthState;
 use crate::store::Down;
@@ -45,6 +46,7 @@ pub struct HealthMachine {
     /// Of the outage that lasts, or may be beginning.
     first_failure: Option<Box<LastFailure>>,
     last_failure: Option<Box<LastFailure>>,
+    unprobed: Option<Box<Unprobed>>,
     latency: Option<Duration>,
     damping: Damping,
 }
@@ -66,6 +68,7 @@ impl HealthMachine {
             run: None,
             first_failure: None,
             last_failure: None,
+            unprobed: None,
             latency: None,
             damping: Damping::default(),
         }
@@ -80,16 +83,19 @@ impl HealthMachine {
     ) -> Option<Transition> {
         match result {
             Ok(success) => self.latency = Some(success.latency),
+            Err(failure) if !failure.kind.blames_backend() => {
+                let since = self.unprobed.as_ref().map_or(now, |known| known.since);
+                self.unprobed = Some(Box::new(Unprobed { failure: failure.clone(), since }));
+                return None;
+            }
             Err(failure) => {
                 let latency = now.saturating_duration_since(started);
                 let failed = Box::new(LastFailure { failure: failure.clone(), at: now, latency });
                 self.last_failure = Some(failed.clone());
-                if !failure.kind.blames_backend() {
-                    return None;
-                }
                 self.first_failure.get_or_insert(failed);
             }
         }
+        self.unprobed = None;
         let run = self.extend_run(started, result.is_ok());
         if run.passing && self.state != HealthState::Down {
             self.first_failure = None;
@@ -117,6 +123,7 @@ impl HealthMachine {
     ) -> Option<Transition> {
         self.policy = policy;
         self.run = None;
+        self.unprobed = None;
         let to = if !policy.probed {
             HealthState::Up
         } else if same_server {
@@ -164,6 +171,7 @@ impl HealthMachine {
             failing_since: self.run.and_then(|run| (!run.passing).then_some(run.since)),
             first_failure: self.first_failure.clone(),
             last_failure: self.last_failure.clone(),
+            unprobed: self.unprobed.clone(),
             latency: self.latency,
             falls: self.damping.falls,
             held_until: self.damping.held_until,
@@ -291,6 +299,8 @@ pub struct HealthSnapshot {
     /// The first failing probe since the last time that the backend was up and passed.
     pub first_failure: Option<Box<LastFailure>>,
     pub last_failure: Option<Box<LastFailure>>,
+    /// Its probes cannot be made.
+    pub unprobed: Option<Box<Unprobed>>,
     /// Of the last successful probe.
     pub latency: Option<Duration>,
     /// How often it went down without being up for long in between.
@@ -310,6 +320,7 @@ impl HealthSnapshot {
             failing_since: None,
             first_failure: None,
             last_failure: None,
+            unprobed: None,
             latency: None,
             falls: 0,
             held_until: None,
@@ -366,6 +377,10 @@ impl HealthSnapshot {
                 .filter(|left| !left.is_zero())
                 .map(ms),
             detection_ms: detection.map(ms),
+            unprobed: self.unprobed.as_ref().map(|unprobed| report::Unprobed {
+                text: unprobed.failure.detail().into(),
+                since_ms: milliseconds(now.saturating_duration_since(unprobed.since)),
+            }),
             outage: outage
                 .map(|(first, last)| report::Outage { first: failed(first), last: failed(last) }),
         }
@@ -379,6 +394,15 @@ pub struct LastFailure {
     pub at: Instant,
     /// From its start to its end.
     pub latency: Duration,
+}
+
+/// Why a backend's probes cannot be made, and since when: until one can be, its health stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unprobed {
+    /// Of the latest.
+    pub failure: Failure,
+    /// When the first of them ended.
+    pub since: Instant,
 }
 
 pub type ProbeResult = Result<Success, Failure>;
@@ -402,12 +426,20 @@ impl Failure {
     pub fn new(kind: FailureKind, detail: impl fmt::Display) -> Self {
         Self { kind, text: format!("{kind}: {detail}") }
     }
+
+    /// The text without its kind.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        let detail = self.text.strip_prefix(self.kind.name());
+        detail.and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&self.text)
+    }
 }
 
 /// The layer a probe failed at, lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FailureKind {
-    /// Our own shortage (files, ports, memory): says nothing about the backend.
+    /// It could not be made: a shortage or misconfiguration of our own (files, ports, memory, `source`,
+    /// a program that is not there). Says nothing about the backend.
     Local,
     /// Its name has no address.
     Name,
@@ -427,7 +459,7 @@ pub enum FailureKind {
     Body,
     /// Answered, but not in the protocol asked for.
     Protocol,
-    /// A program that failed, or could not be started.
+    /// A program that failed.
     Exec,
 }
 

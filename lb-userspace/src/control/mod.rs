@@ -9,6 +9,7 @@ pub mod blocks;
 mod builds;
 mod by_hand;
 pub mod capacity;
+pub mod clock;
 mod coverage;
 pub mod doubts;
 pub mod explain;

@@ -13,12 +13,13 @@ use anyhow::{Result, ensure};
 use lb_common::abi::{FEATURE_NAT, LIST_BLOCK, ServiceRecord};
 
 use super::backend::{Backend, Before, Drain, NewBackend};
+use super::clock::{self, epoch_ms};
 use super::doubts::Doubts;
 use super::health::{Failure, FailureKind, HealthSnapshot, HealthState};
 use super::server_ids::ServerIds;
 use super::servers::Servers;
 use super::service::{Running, is_probed};
-use super::status::{epoch_ms, milliseconds};
+use super::status::milliseconds;
 use super::sweep::{FlowsFound, IdleByRow, NatFound, Swept};
 use super::tables::{Arena, Discarded, Need};
 use crate::config::model::{self, Config, HashPolicy, Mode, Prefix, Via};
@@ -106,7 +107,7 @@ impl Node {
             discarded: Discarded::default(),
             doubts: Doubts::default(),
             nat_rows: HashMap::new(),
-            changed_at: Instant::now(),
+            changed_at: clock::now(),
             wants_test: false,
             blind: HashSet::new(),
             was_down: HashMap::new(),
@@ -129,7 +130,7 @@ impl Node {
     /// Who is down.
     #[must_use]
     pub fn who_is_down(&self) -> Vec<Down> {
-        let now = Instant::now();
+        let now = clock::now();
         let is_down = |b: &&Backend| b.health.state == HealthState::Down && b.config.is_placed();
         let of = |running: &Running, backend: &Backend| Down {
             service: running.config.name.clone(),
@@ -158,7 +159,7 @@ impl Node {
     /// What can be refused is refused before anything changes.
     pub fn apply(&mut self, wanted: &Config, drains: &Drains, first: bool) -> Result<()> {
         self.check(wanted)?;
-        let now = Instant::now();
+        let now = clock::now();
         self.changed_at = now;
         self.has_former_servers = true;
         self.settles = None;
@@ -195,6 +196,7 @@ impl Node {
         self.by_probe.sort_unstable();
         self.config = wanted.clone();
         self.arena.applied();
+        self.note_tests();
         Ok(())
     }
 
@@ -216,20 +218,32 @@ impl Node {
         let Some((s, b)) = self.locate(service, name) else { return Ok(false) };
         self.settles = None;
         self.services[s].backends[b].drain = drain.map(Box::new);
-        self.services[s].steer(&mut self.arena, b, Instant::now())?;
+        self.services[s].steer(&mut self.arena, b, clock::now())?;
+        self.note_tests();
         Ok(true)
+    }
+
+    /// The clock of the day was set: nothing changes but what is shown of it.
+    pub fn move_along(&mut self, by_ms: i64) {
+        let backends = self.services.iter_mut().flat_map(|running| &mut running.backends);
+        for drain in backends.filter_map(|backend| backend.drain.as_mut()) {
+            drain.move_along(by_ms);
+        }
     }
 
     /// Takes a probe's result. The places of service and backend, if that one's traffic changed.
     pub fn on_probe(&mut self, event: ProbeEvent) -> Result<Option<(usize, usize)>> {
         // Events of a backend that was just removed may still arrive.
         let Some((s, b)) = self.probed(event.key) else { return Ok(None) };
+        let now = clock::now();
         let running = &mut self.services[s];
         running.backends[b].health = event.snapshot;
-        let steered = running.steer(&mut self.arena, b, Instant::now());
+        let rulings = running.rulings;
+        let steered = running.steer(&mut self.arena, b, now);
         self.wants_test |= running.governor.wants_test();
-        if !matches!(steered, Ok(false)) {
-            self.settles = None;
+        if running.rulings != rulings || !matches!(steered, Ok(false)) {
+            // Not all services are asked again: one that was to settle earlier is asked in vain.
+            self.settles = self.settles.map(|at| at.into_iter().chain(running.settles_at()).min());
         }
         let steered = steered?;
         let backend = &mut running.backends[b];
@@ -237,7 +251,7 @@ impl Node {
             && transition.to == HealthState::Down
         {
             // Of one that took traffic; another was not taken out.
-            backend.detection = steered.then(|| transition.first.elapsed());
+            backend.detection = steered.then(|| now.saturating_duration_since(transition.first));
         }
         Ok(steered.then_some((s, b)))
     }
@@ -248,30 +262,34 @@ impl Node {
         self.wants_test
     }
 
+    fn note_tests(&mut self) {
+        self.wants_test = self.services.iter().any(|r| r.governor.wants_test());
+    }
+
     /// The prober has tested itself: where it passed, those that wait for it decide.
     pub fn on_self_test(&mut self, has_passed: bool) -> Result<()> {
         self.settles = None;
-        let now = Instant::now();
+        let now = clock::now();
         for running in self.services.iter_mut().filter(|r| r.governor.wants_test()) {
             if has_passed {
                 running.tested(&mut self.arena, now)?;
             }
         }
-        self.wants_test = self.services.iter().any(|r| r.governor.wants_test());
+        self.note_tests();
         Ok(())
     }
 
     /// Keeps the health of these services as it is, and lets that of all others act.
     pub fn set_frozen(&mut self, is_frozen: impl Fn(&str) -> bool) -> Result<()> {
         self.settles = None;
-        let now = Instant::now();
+        let now = clock::now();
         for running in &mut self.services {
             let is_frozen = is_frozen(&running.config.name);
             if running.is_frozen() != is_frozen {
                 running.freeze(&mut self.arena, is_frozen, now)?;
             }
         }
-        self.wants_test = self.services.iter().any(|r| r.governor.wants_test());
+        self.note_tests();
         Ok(())
     }
 
@@ -304,7 +322,7 @@ impl Node {
     pub fn on_doubts(&mut self) {
         let words = &self.arena.maps.doubts;
         let words = (0..words.len()).filter_map(|place| words.get(place));
-        let rows = self.doubts.read(words, Instant::now());
+        let rows = self.doubts.read(words, clock::now());
         self.hurry(rows.iter().filter_map(|row| self.backend_of(*row)));
         let unreachable = self.doubts.take_unreachable();
         if !unreachable.is_empty() {
@@ -333,7 +351,7 @@ impl Node {
     /// While our own link is down, and until what it did to probes is over, its servers cannot be
     /// judged.
     fn note_blind(&mut self, server: IpAddr, is_link_down: bool) -> Result<()> {
-        let now = Instant::now();
+        let now = clock::now();
         for running in &mut self.services {
             let health = &running.config.health;
             let over = now + health.interval + health.timeout + LINK_SETTLES;
@@ -348,6 +366,7 @@ impl Node {
                 running.judge(&mut self.arena, now)?;
             }
         }
+        self.note_tests();
         Ok(())
     }
 
@@ -372,10 +391,10 @@ impl Node {
     /// Takes what the network says of a packet to a tunnelled server.
     pub fn on_said(&mut self, said: Said) -> Result<()> {
         match said {
-            Said::TooBig(message) => self.servers.set_path_mtu(message, Instant::now()),
+            Said::TooBig(message) => self.servers.set_path_mtu(message, clock::now()),
             Said::Unreachable(server) => {
                 if self.servers.is_tunnelled(server) {
-                    self.doubts.note_unreachable(server, Instant::now());
+                    self.doubts.note_unreachable(server, clock::now());
                 }
                 Ok(())
             }
@@ -384,13 +403,14 @@ impl Node {
 
     /// Settles what is due.
     pub fn on_clock(&mut self) -> Result<()> {
-        let now = Instant::now();
+        let now = clock::now();
         self.settles = None;
         self.servers.expire_path_mtus(now)?;
         for running in &mut self.services {
             let discarded = running.settle(&mut self.arena, now)?;
             self.discarded.extend(discarded);
         }
+        self.note_tests();
         Ok(())
     }
 
@@ -448,7 +468,7 @@ impl Node {
     /// Applies a sweep of the NAT table that began at `began`, and frees what nothing holds.
     pub fn nat_swept(&mut self, found: NatFound, began: Instant) -> Result<()> {
         self.nat_rows = found.rows;
-        let unanswered = self.doubts.hear(found.unanswered, Instant::now());
+        let unanswered = self.doubts.hear(found.unanswered, clock::now());
         self.hurry(unanswered.iter().filter_map(|row| self.backend_of(*row)));
         self.settles = None;
         for running in &mut self.services {

@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lb_common::abi::{KIND_DSR, KIND_GUE4, KIND_GUE6, KIND_IPIP4, KIND_IPIP6, KIND_NAT, Server};
 
+use super::clock;
 use crate::config::model::Prefix;
 use crate::config::model::{Mode, Node};
 use crate::dataplane::maps::LiveMaps;
@@ -206,7 +207,7 @@ impl Servers {
     /// The largest IP packet that the way takes.
     fn mtu(&self, server: IpAddr, mode: Mode, hop: &Remote) -> u32 {
         let learned = match mode {
-            Mode::Ipip | Mode::Gue => self.path_mtus.lookup(server, Instant::now()),
+            Mode::Ipip | Mode::Gue => self.path_mtus.lookup(server, clock::now()),
             Mode::Nat | Mode::Dsr => None,
         };
         learned.map_or(hop.mtu, |learned| learned.min(hop.mtu))

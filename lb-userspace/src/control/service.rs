@@ -58,6 +58,8 @@ pub struct Running {
     around: Circumstances,
     /// When it is asked again though nothing has changed.
     rule_at: Option<Instant>,
+    /// How often it ruled on all backends: that may have changed any of them, and when it is asked.
+    pub(super) rulings: u64,
     retired: Vec<Retired>,
     /// Backends that leave with the next table.
     leaving: Vec<(u16, Mode)>,
@@ -97,6 +99,7 @@ impl Running {
             governor: Governor::new(limits(&config)),
             around: Circumstances { is_frozen: false, tested_at: None },
             rule_at: None,
+            rulings: 0,
             config,
             retired: Vec::new(),
             leaving: Vec::new(),
@@ -252,6 +255,8 @@ impl Running {
         }
         self.listen(arena)?;
         self.judge(arena, now)?;
+        // By another `slow_start`, and among other backends.
+        self.pace(arena, now)?;
         Ok((gone, discarded))
     }
 
@@ -469,6 +474,7 @@ impl Running {
         let seen: Vec<Seen> = self.backends.iter().map(|backend| backend.look(now)).collect();
         let was = (self.governor.panic_since().is_some(), self.governor.uses_backups());
         let rulings = self.governor.rule(&seen, self.around, now);
+        self.rulings += 1;
         self.tell_of_governor(was);
         for ((backend, seen), ruling) in self.backends.iter_mut().zip(seen).zip(rulings) {
             backend.seen = Some(seen);

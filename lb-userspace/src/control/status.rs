@@ -1,12 +1,13 @@
 //! What `lb status` says: the node as it is now, what is wrong with it, and what to do.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use lb_common::abi::Word;
 use lb_common::verdict::{Event, Verdict};
 
 use super::admission::Phase;
 use super::backend::Backend;
+use super::clock::{self, epoch_ms};
 use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
@@ -82,7 +83,7 @@ fn panic(running: &Running) -> Option<report::Panic> {
     let counts = running.governor.last_counts();
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     running.governor.panic_since().map(|since| report::Panic {
-        since_ms: milliseconds(since.elapsed()),
+        since_ms: milliseconds(clock::now().saturating_duration_since(since)),
         counted: number(counts.counted),
         failing: number(counts.failing),
         may_be_out: number(counts.most),
@@ -94,7 +95,7 @@ fn backend(node: &Node, running: &Running, backend: &Backend, total: u64) -> rep
     let counted = running.counted(maps, backend);
     let new_flows = counted.new_flows;
     let share = if total == 0 { 0.0 } else { new_flows as f64 / total as f64 };
-    let now = Instant::now();
+    let now = clock::now();
     report::Backend {
         name: backend.config.name.clone(),
         address: Some(backend.config.address).filter(|_| backend.config.is_placed()),
@@ -143,7 +144,10 @@ fn excluded(backend: &Backend) -> Option<String> {
             format!("{what} by {}{}", drain.actor, reason.unwrap_or_default())
         }
         (None, HealthState::Down) => failure.unwrap_or("its probes fail").to_owned(),
-        (None, HealthState::Unknown) => "its probes have not passed yet".to_owned(),
+        (None, HealthState::Unknown) => match &backend.health.unprobed {
+            Some(unprobed) => format!("its probes cannot be made: {}", unprobed.failure.detail()),
+            None => "its probes have not passed yet".to_owned(),
+        },
         (None, HealthState::Up) if backend.ruling.is_standby => {
             "a backup: enough of the others are well".to_owned()
         }
@@ -187,12 +191,6 @@ fn counters(maps: &LiveMaps) -> Counters {
         verdicts: verdicts.collect(),
         events: events.collect(),
     }
-}
-
-/// Milliseconds since 1970.
-#[must_use]
-pub fn epoch_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds)
 }
 
 /// Whole milliseconds of a time.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::backend::Backend;
 use super::by_hand::{look_up, probe_by_hand};
+use super::clock;
 use super::freezes::Freezes;
 use super::node::Node;
 use super::service::Running;
@@ -15,13 +16,14 @@ use super::status::{hop_problem, milliseconds};
 use crate::alert::Clock;
 use crate::alert::conditions::{
     BackendView, Drained, Flapping, Found, LatencyOff, Panic, ServiceView, ShareOff, StaleName,
+    Unprobed,
 };
 use crate::alert::latency::{self, Usual};
 use crate::alert::share::{self, Member, Window};
 use crate::config::model::HashPolicy;
 use crate::control::health::{HealthState, ProbeResult};
 use crate::names::Names;
-use crate::report::{BackendState, Interface, Warning};
+use crate::report::{BackendState, Freeze, Interface, Warning};
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +71,7 @@ impl Watch {
             next_service: 0,
             revision: 0,
             found: Found::default(),
-            next: Instant::now() + PASS,
+            next: clock::now() + PASS,
         }
     }
 
@@ -82,7 +84,7 @@ impl Watch {
     /// Something moved: a pass that waits begins soon.
     pub fn hurry(&mut self) {
         if self.next_service == 0 {
-            self.next = self.next.min(Instant::now() + SOON);
+            self.next = self.next.min(clock::now() + SOON);
         }
     }
 
@@ -98,7 +100,7 @@ impl Watch {
     /// Looks at the next services; all that is wrong, when that was the last of them.
     pub fn turn(&mut self, at: Scene<'_>, revision: u64) -> Option<Found> {
         let Scene { node, interfaces, .. } = at;
-        let began = Instant::now();
+        let began = clock::now();
         if self.next_service == 0 || self.revision != revision {
             // Services may be others, or elsewhere: from the beginning.
             (self.next_service, self.revision) = (0, revision);
@@ -114,12 +116,12 @@ impl Watch {
             self.found.add_service(&view, self.clock.now());
             self.next_service += 1;
         }
-        let rest = began.elapsed() * SHARE_OF_TIME;
+        let rest = clock::now().saturating_duration_since(began) * SHARE_OF_TIME;
         if self.next_service < node.services.len() {
-            self.next = Instant::now() + rest.max(TURN);
+            self.next = clock::now() + rest.max(TURN);
             return None;
         }
-        self.next = Instant::now() + rest.max(PASS);
+        self.next = clock::now() + rest.max(PASS);
         self.next_service = 0;
         self.forget_gone(node);
         let mut found = std::mem::take(&mut self.found);
@@ -131,15 +133,19 @@ impl Watch {
     /// All that is wrong, at once.
     #[must_use]
     pub fn now(&self, at: Scene<'_>) -> Found {
-        let now = Instant::now();
+        let now = clock::now();
         let services = at.node.services.iter().map(|running| self.service(at, running, now));
         crate::alert::conditions(at.interfaces, services, self.clock.now())
     }
 
-    /// The same as `lb status` warns of it.
+    /// The same as `lb status` warns of it, by the clock of the day.
     #[must_use]
     pub fn warnings(&self, at: Scene<'_>) -> Vec<Warning> {
-        self.now(at).conditions
+        let mut conditions = self.now(at).conditions;
+        for since in conditions.iter_mut().filter_map(|c| c.since_ms.as_mut()) {
+            *since = self.clock.epoch_of(*since);
+        }
+        conditions
     }
 
     fn service<'a>(&self, scene: Scene<'a>, running: &'a Running, now: Instant) -> ServiceView<'a> {
@@ -162,7 +168,11 @@ impl Watch {
                 }
             }),
             uses_backups: running.governor.uses_backups(),
-            frozen: scene.freezes.of(name),
+            frozen: scene.freezes.of(name).map(|freeze| Freeze {
+                since_ms: self.clock.of_epoch(freeze.since_ms),
+                until_ms: self.clock.of_epoch(freeze.until_ms),
+                ..freeze.clone()
+            }),
             violations: running.violations,
             backends: running.backends.iter().enumerate().map(backend).collect(),
         }
@@ -195,11 +205,15 @@ impl Watch {
             detection_ms: backend.detection.map(|time| time.as_secs_f64() * 1000.0),
             state: backend.state(),
             by_hand: is_asked.then(|| probe_by_hand(&running.config, &backend.config)).flatten(),
+            unprobed: health.unprobed.as_ref().map(|unprobed| Unprobed {
+                why: unprobed.failure.detail(),
+                since_ms: age(unprobed.since),
+            }),
             drained: backend.drain.as_ref().map(|drain| Drained {
                 actor: &drain.actor,
                 reason: drain.reason.as_deref(),
-                at_ms: drain.at_ms,
-                until_ms: drain.until_ms,
+                at_ms: self.clock.of_epoch(drain.at_ms),
+                until_ms: drain.until_ms.map(|end| self.clock.of_epoch(end)),
                 maintenance: drain.maintenance,
             }),
             is_standby: backend.ruling.is_standby,

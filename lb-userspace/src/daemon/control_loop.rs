@@ -20,10 +20,11 @@ use crate::config::{self, Config};
 use crate::control::backend::Drain;
 use crate::control::blocks::check_harmless;
 use crate::control::capacity;
+use crate::control::clock::{Jumps, epoch_ms};
 use crate::control::explain::explain;
 use crate::control::handle::{Actor, BackendChange, BlockChange, Reply, Request};
 use crate::control::node::{Node, Resting};
-use crate::control::status::{About, epoch_ms, milliseconds, status};
+use crate::control::status::{About, milliseconds, status};
 use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::control::watch::{Scene, Watch};
 use crate::dataplane::grace;
@@ -90,6 +91,7 @@ pub(super) struct ControlLoop {
     watch: Watch,
     notifier: Notifier,
     started: Instant,
+    jumps: Jumps,
     grace: Option<JoinHandle<Resting>>,
     sweep: Option<JoinHandle<Result<Swept>>>,
     sweep_at: Instant,
@@ -133,6 +135,7 @@ impl ControlLoop {
             file,
             interfaces,
             started,
+            jumps: Jumps::new(),
             grace: None,
             sweep: None,
             sweep_at,
@@ -278,7 +281,23 @@ impl ControlLoop {
         self.reload("signal".into(), None).await;
     }
 
+    /// Where the clock of the day was set, all that is stored of it is moved with it, before it is
+    /// looked at again: what is to last an hour lasts an hour.
+    fn follow_clock(&mut self) {
+        let Some(by_ms) = self.jumps.take() else { return };
+        tracing::warn!(
+            seconds = by_ms / 1000,
+            "the clock was set; freezes, blocks, drains and maintenance last as long as before"
+        );
+        self.state.move_along(by_ms);
+        self.node.move_along(by_ms);
+        if let Err(error) = self.store.write(&self.state) {
+            not_handled(&error);
+        }
+    }
+
     async fn on_request(&mut self, request: Request) {
+        self.follow_clock();
         // Whoever asked may have gone; then the answer is nobody's.
         match request {
             Request::Status(reply) => {
@@ -558,8 +577,7 @@ impl ControlLoop {
             .collect()
     }
 
-    /// When a block or a freeze ends by itself. An hour at most: the clock of the day may be set
-    /// meanwhile.
+    /// When a block or a freeze ends by itself; an hour at most.
     fn next_end(&self) -> Instant {
         let ends = self.state.blocks.next_end().into_iter().chain(self.state.freezes.next_end());
         let ends = ends.min();
@@ -568,6 +586,7 @@ impl ControlLoop {
     }
 
     fn end_what_is_over(&mut self) -> Result<()> {
+        self.follow_clock();
         let thawed = self.state.freezes.expire(epoch_ms());
         for freeze in &thawed {
             let what = frozen_words(freeze.service.as_deref());
@@ -659,6 +678,7 @@ impl ControlLoop {
 
     /// Looks at a part of what runs, and has told what is wrong with all of it.
     fn look(&mut self) {
+        self.follow_clock();
         let names = &self.naming.names;
         let (interfaces, freezes) = (&self.interfaces, &self.state.freezes);
         let scene = Scene { node: &self.node, interfaces, freezes, names };

@@ -37,7 +37,12 @@ pub(super) async fn connect(
     });
     let silence = || format!("no answer from {address} while connecting");
     match limit.wait(connected, silence).await? {
-        Ok(()) => Ok(stream),
+        Ok(()) => {
+            if let Some(passage) = passage {
+                passage.note_connected();
+            }
+            Ok(stream)
+        }
         Err(error) => Err(explain(&error, address, cause::take(&stream))),
     }
 }
@@ -94,9 +99,12 @@ fn begin(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 
 fn local(error: &io::Error, wanted: &str) -> Failure {
     let next = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => ": the daemon lacks a capability",
-        Some(libc::EADDRNOTAVAIL) => ": no interface has this address",
-        Some(libc::EMFILE | libc::ENFILE) => ": raise the limit of open files",
+        Some(libc::EPERM | libc::EACCES) => {
+            ": the daemon lacks a capability (pings need CAP_NET_RAW)"
+        }
+        Some(libc::EADDRNOTAVAIL) => ": no interface has this address; add it to one",
+        Some(libc::EMFILE) => ": raise the daemon's limit of open files (LimitNOFILE)",
+        Some(libc::ENFILE) => ": raise fs.file-max",
         _ => "",
     };
     Failure::new(FailureKind::Local, format!("cannot open {wanted} ({error}){next}"))
@@ -122,6 +130,10 @@ pub(super) fn failure(error: &io::Error, target: SocketAddr) -> Failure {
         Some(libc::ETIMEDOUT) => (FailureKind::Timeout, format!("no answer from {target}")),
         Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => {
             (FailureKind::Reset, format!("connection reset by {target}"))
+        }
+        Some(libc::EADDRNOTAVAIL) => {
+            let next = "widen net.ipv4.ip_local_port_range";
+            (FailureKind::Local, format!("no port is left to probe {target} from: {next}"))
         }
         Some(_) => (FailureKind::Local, format!("{error} while probing {target}")),
         None if ENDS.contains(&error.kind()) => {

@@ -23,7 +23,7 @@ pub(super) async fn exec(target: &Target, exec: &Exec, limit: Limit) -> Result<(
     let program = &exec.program;
     let silence = || format!("{program} did not end");
     let (group, output) = limit.wait(start(target, exec), silence).await?.map_err(|error| {
-        Failure::new(FailureKind::Exec, format!("{program} cannot be started: {error}"))
+        Failure::new(FailureKind::Local, format!("{program} cannot be started: {error}"))
     })?;
     let (status, said) = limit.wait(watch(group, output), silence).await?;
     let status = status.map_err(|error| {

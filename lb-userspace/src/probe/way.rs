@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lb_common::abi::{IFINDEX_LOCAL, Server};
@@ -78,7 +78,7 @@ pub async fn probe_by_way(
         return Ok(success());
     };
     // Until both sockets are closed.
-    let passage = Passage { way, record, entered: Mutex::default() };
+    let passage = Passage::new(way, record);
     let by_way = asked.ask(target, Some(&passage), limit);
     let plain = async {
         if !doubted {
@@ -86,7 +86,7 @@ pub async fn probe_by_way(
         }
         asked.ask(target, None, limit).await
     };
-    both(by_way, plain).await.map_err(|failed| failed.explain(way, address))?;
+    both(by_way, plain).await.map_err(|failed| failed.explain(way, address, passage.reached()))?;
     Ok(success())
 }
 
@@ -138,7 +138,7 @@ async fn both(
 }
 
 impl Failed {
-    fn explain(self, way: &Way, target: SocketAddr) -> Failure {
+    fn explain(self, way: &Way, target: SocketAddr, reached: Reached) -> Failure {
         use FailureKind::{NoNeighbour, Refused, Reset, Timeout, Unreachable};
         let Self { by_way, plain } = self;
         let Way { vip, mode, .. } = way;
@@ -149,11 +149,19 @@ impl Failed {
                  server listen on the VIP, too?",
                 if by_way.kind == Refused { "refused" } else { "reset" },
             ),
+            (Timeout, Some(Ok(()))) if reached == Reached::Connection => format!(
+                "{target} answers, but for the VIP {vip}{through} it only accepts the connection: \
+                 small packets pass, and large ones may not: is an MTU on the way too small?"
+            ),
             (NoNeighbour | Unreachable | Timeout, Some(Ok(()))) => {
+                let listens = match reached {
+                    Reached::Datagrams => ", does the server listen on it",
+                    Reached::Nothing | Reached::Connection => "",
+                };
                 let tunnel = if mode.is_tunnel() { ", is the tunnel (`lb decap`) up" } else { "" };
                 format!(
                     "{target} answers, but not for the VIP {vip}{through}: is the VIP on its \
-                     `lo`{tunnel}?"
+                     `lo`{listens}{tunnel}?"
                 )
             }
             // Nothing but silence by the way: the plain answer says more.
@@ -170,9 +178,37 @@ pub(super) struct Passage<'w> {
     way: &'w Way,
     record: Server,
     entered: Mutex<Vec<Entered>>,
+    reached: Mutex<Reached>,
 }
 
-impl Passage<'_> {
+/// How far a probe came by the way of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    Nothing,
+    /// The TCP handshake came to its end.
+    Connection,
+    /// Whoever does not listen says so by ICMP at best, which is not led back.
+    Datagrams,
+}
+
+impl<'w> Passage<'w> {
+    fn new(way: &'w Way, record: Server) -> Self {
+        Self { way, record, entered: Mutex::default(), reached: Mutex::new(Reached::Nothing) }
+    }
+
+    /// A TCP connection has come about on it.
+    pub(super) fn note_connected(&self) {
+        self.note(Reached::Connection);
+    }
+
+    fn note(&self, reached: Reached) {
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = reached;
+    }
+
+    fn reached(&self) -> Reached {
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives a TCP or UDP socket, not connected yet, a port of its own, and leads what it will send
     /// to `target` along the way. Where the target has a source, it is bound already.
     pub(super) fn enter(
@@ -182,6 +218,9 @@ impl Passage<'_> {
         protocol: Protocol,
     ) -> Result<(), Failure> {
         let address = target.address;
+        if protocol == Protocol::UDP {
+            self.note(Reached::Datagrams);
+        }
         if target.source.is_none() {
             let own = own_address(address).map_err(|error| failure(&error, address))?;
             let bound = socket.bind(&SocketAddr::new(own, 0).into());

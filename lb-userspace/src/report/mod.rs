@@ -158,6 +158,17 @@ pub struct Health {
     /// Failing probes since it last was up and passed; `None` while it passes.
     #[serde(default)]
     pub outage: Option<Outage>,
+    /// Its probes cannot be made, so all of this is as it was before.
+    #[serde(default)]
+    pub unprobed: Option<Unprobed>,
+}
+
+/// Why probes cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unprobed {
+    pub text: String,
+    /// Milliseconds since the first that could not.
+    pub since_ms: u64,
 }
 
 /// How an outage began and how it is now.
@@ -388,6 +399,7 @@ pub(crate) fn sample() -> Status {
             falls: 0,
             held_ms: None,
             outage: None,
+            unprobed: None,
         },
         admin: Admin::Ready,
         state: BackendState::Serving,

@@ -218,6 +218,13 @@ impl State {
         true
     }
 
+    /// The clock of the day was set: what is to last an hour lasts an hour.
+    pub fn move_along(&mut self, by_ms: i64) {
+        self.drains.iter_mut().for_each(|stored| stored.drain.move_along(by_ms));
+        self.freezes.move_along(by_ms);
+        self.blocks.move_along(by_ms);
+    }
+
     /// Forgets drains of backends that are no longer configured.
     pub fn forget_stale_drains(&mut self) {
         let config = &self.config;
@@ -249,6 +256,7 @@ fn lock(directory: &Path) -> Result<File> {
 mod tests {
     use super::*;
     use crate::config::{parse, to_toml};
+    use crate::report::{Block, Freeze};
 
     fn config(weight: u16) -> Config {
         let source = format!(
@@ -320,6 +328,42 @@ backends = [{{ name = "web-01", address = "10.0.0.11", weight = {weight} }}]
         assert_eq!(read.drains().len(), 1);
         assert!(read.set_drain("web", "web-01", None));
         assert!(read.drains().is_empty());
+    }
+
+    #[test]
+    fn what_has_an_end_moves_along_with_the_clock() {
+        const HOUR: u64 = 3_600_000;
+        let mut state = State::new(config(1)).unwrap();
+        let at_ms = 100 * HOUR;
+        let drain = Drain {
+            reason: None,
+            actor: "uid 0".into(),
+            at_ms,
+            until_ms: Some(at_ms + HOUR),
+            maintenance: true,
+        };
+        state.set_drain("web", "web-01", Some(drain));
+        state.freezes.add(Freeze {
+            service: None,
+            reason: None,
+            actor: "uid 0".into(),
+            since_ms: at_ms,
+            until_ms: at_ms + HOUR,
+        });
+        let prefix = "198.51.100.0/24".parse().unwrap();
+        let until_ms = Some(at_ms + HOUR);
+        let actor = "uid 0".into();
+        state.blocks.add(Block { prefix, reason: None, actor, since_ms: at_ms, until_ms });
+        for (by_hours, now_hours) in [(24, 124), (-48, 76), (24, 100)] {
+            state.move_along(by_hours * HOUR as i64);
+            let (now, end) = (now_hours * HOUR, (now_hours + 1) * HOUR);
+            let drain = &state.drains()[&("web".into(), "web-01".into())];
+            assert_eq!((drain.at_ms, drain.until_ms), (now, Some(end)));
+            assert_eq!(state.freezes.next_end(), Some(end));
+            assert_eq!(state.blocks.next_end(), Some(end));
+            assert_eq!(state.freezes.clone().expire(end - 1), []);
+            assert_eq!(state.blocks.clone().expire(end - 1), []);
+        }
     }
 
     /// Version 0.1.0 kept the text of what was taken.

@@ -2,6 +2,7 @@
 //! its own address alone is found down, and the reason says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
 
+mod datagrams;
 mod places;
 mod wire;
 

@@ -157,7 +157,7 @@ fn drains() {
 fn everything_else() {
     let since_ms = 61_000;
     type Change = fn(&mut ServiceView<'static>);
-    let rows: [(Change, &str); 9] = [
+    let rows: [(Change, &str); 10] = [
         (
             |s| {
                 let (failing, counted, may_be_out, since_ms) = (3, 3, 2, 61_000);
@@ -178,6 +178,16 @@ fn everything_else() {
         (
             |s| s.backends[0].hop_problem = Some("10.0.0.11 does not answer ARP".into()),
             "warning no-next-hop web/a has no next hop: 10.0.0.11 does not answer ARP",
+        ),
+        (
+            |s| {
+                for (backend, since_ms) in s.backends.iter_mut().zip([61_000, 60_000]) {
+                    let why = "no interface has the address 10.0.0.9";
+                    backend.unprobed = Some(Unprobed { why, since_ms });
+                }
+            },
+            "warning no-probe web cannot be probed (2 of 3 backends): no interface has the address \
+             10.0.0.9; for 1m 1s they keep the health that they had",
         ),
         (
             |s| {
@@ -259,7 +269,7 @@ fn maintenance_and_freezes() {
         since_ms: NOW - 1_000,
         until_ms: NOW + 60_000,
     };
-    service.frozen = Some(Box::leak(Box::new(freeze)));
+    service.frozen = Some(freeze);
     let found = conditions(&[], [service], NOW).conditions;
     let said: Vec<_> = found.iter().map(|c| (c.kind, c.message.as_str())).collect();
     let expect = [

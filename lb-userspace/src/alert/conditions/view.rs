@@ -17,7 +17,7 @@ pub struct ServiceView<'a> {
     pub panic: Option<Panic>,
     /// Backups serve.
     pub uses_backups: bool,
-    pub frozen: Option<&'a Freeze>,
+    pub frozen: Option<Freeze>,
     /// Recorded flows that packets would have missed, since the start.
     pub violations: u64,
     pub backends: Vec<BackendView<'a>>,
@@ -45,6 +45,8 @@ pub struct BackendView<'a> {
     pub last_failure: Option<&'a str>,
     pub detection_ms: Option<f64>,
     pub state: BackendState,
+    /// Its probes cannot be made: its health is as it was.
+    pub unprobed: Option<Unprobed<'a>>,
     /// The command that asks it what its probe asks.
     pub by_hand: Option<String>,
     pub drained: Option<Drained<'a>>,
@@ -83,6 +85,12 @@ pub struct StaleName<'a> {
     pub since_ms: u64,
     /// The command that looks it up.
     pub by_hand: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Unprobed<'a> {
+    pub why: &'a str,
+    pub since_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +137,7 @@ impl<'a> BackendView<'a> {
             last_failure: None,
             detection_ms: None,
             state: BackendState::Serving,
+            unprobed: None,
             by_hand: None,
             drained: None,
             flows: None,

@@ -164,7 +164,7 @@ fn address(backend: &Backend) -> String {
     }
 }
 
-/// `up 31d`, `down 4m refused`, `up 2h drained`.
+/// `up 31d`, `down 4m refused`, `up 2h drained`, `up 9d unprobed`.
 fn health(backend: &Backend) -> String {
     let since = age(backend.health.since_ms);
     let state = match backend.health.state {
@@ -182,7 +182,8 @@ fn health(backend: &Backend) -> String {
         BackendState::Drained => " drained",
         BackendState::Returning => " returning",
     };
-    format!("{}{also}", state.trim_end())
+    let unprobed = if backend.health.unprobed.is_some() { " unprobed" } else { "" };
+    format!("{}{also}{unprobed}", state.trim_end())
 }
 
 /// Who drained it and why; why it can't be reached.

@@ -85,12 +85,16 @@ fn no_port(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>
 /// A backend in `nat` does not know the VIP; some probes can't be led there.
 fn no_way(s: usize, service: &Service, gaps: &Gaps, problems: &mut Vec<Problem>) {
     let probe = &service.health.probe;
-    if service.health.via == Some(Via::Vip) && matches!(probe, Probe::Icmp | Probe::Exec(_)) {
-        problems.push(Problem::new(
-            Place::HealthKey(s, "via"),
-            format!("an {} probe can't be sent to the VIP", probe.key()),
-            "remove this key, or choose a probe over TCP or UDP, such as tcp = true",
-        ));
+    let message = match probe {
+        Probe::Icmp | Probe::Exec(_) => {
+            Some(format!("an {} probe can't be sent to the VIP", probe.key()))
+        }
+        Probe::None => Some("nothing is probed, so nothing is sent to the VIP".to_owned()),
+        _ => None,
+    };
+    if let Some(message) = message.filter(|_| service.health.via == Some(Via::Vip)) {
+        let hint = "remove this key, or choose a probe over TCP or UDP, such as tcp = true";
+        problems.push(Problem::new(Place::HealthKey(s, "via"), message, hint));
         return;
     }
     let known = !gaps.contains(&Place::ServiceKey(s, "mode"));

@@ -186,6 +186,37 @@ fn backups_return_to_reserve_when_enough_have_been_well_for_a_while() {
 }
 
 #[test]
+fn a_freeze_ends_no_while() {
+    let start = Instant::now();
+    let mut governor = Governor::new(LIMITS);
+    let mut at = |seconds: u64, backends: &str, is_frozen: bool| {
+        let now = start + Duration::from_secs(seconds);
+        let around = Circumstances { is_frozen, tested_at: Some(now) };
+        let seen: Vec<Seen> = backends.chars().map(of).collect();
+        let rulings = governor.rule(&seen, around, now);
+        let next = governor.next(rulings.iter().copied()).map(|at| (at - start).as_secs());
+        (governor.uses_backups(), next)
+    };
+    assert_eq!(at(0, "ddB", false), (true, None));
+    assert_eq!(at(1, "UUB", false), (true, Some(11)));
+    assert_eq!(at(2, "UUB", true), (true, None), "it would be asked again and again");
+    assert_eq!(at(20, "UUB", true), (true, None));
+    assert_eq!(at(30, "UUB", false), (true, Some(40)), "and nobody looked meanwhile");
+    assert_eq!(at(40, "UUB", false), (false, None));
+}
+
+#[test]
+fn whoever_is_no_backup_any_more_is_not_in_reserve() {
+    let reserve = Ruling { is_standby: true, ..Ruling::default() };
+    let seen = [seen(), Seen { ruling: reserve, ..seen() }];
+    for is_frozen in [false, true] {
+        let around = Circumstances { is_frozen, tested_at: None };
+        let rulings = Governor::new(LIMITS).rule(&seen, around, Instant::now());
+        assert!(!rulings[1].is_standby, "frozen: {is_frozen}");
+    }
+}
+
+#[test]
 fn at_most_so_many_may_be_out() {
     for (share, counted, expect) in [
         (50, 0, 0),

@@ -119,6 +119,39 @@ fn snapshot_keeps_the_last_failure_and_latency() {
 }
 
 #[test]
+fn what_could_not_be_asked_changes_nothing_and_is_told() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    for known in [HealthState::Unknown, HealthState::Up, HealthState::Down] {
+        let mut machine = HealthMachine::resume(policy(2, 2), known, start);
+        machine.on_result(
+            start,
+            at(1),
+            &match known {
+                HealthState::Down => failed(FailureKind::Refused),
+                _ => ok(),
+            },
+        );
+        let before = machine.snapshot();
+        for ms in [100, 200] {
+            assert_eq!(machine.on_result(at(ms), at(ms + 5), &failed(FailureKind::Local)), None);
+        }
+        let after = machine.snapshot();
+        let unprobed = after.unprobed.clone().unwrap();
+        assert_eq!((unprobed.since, unprobed.failure.detail()), (at(105), "test"));
+        assert_eq!(
+            HealthSnapshot { unprobed: None, ..after.clone() },
+            before,
+            "and how it is down"
+        );
+        let report = after.report(at(305), None).unprobed.unwrap();
+        assert_eq!((report.text.as_str(), report.since_ms), ("test", 200));
+        machine.on_result(at(400), at(401), &ok());
+        assert_eq!(machine.snapshot().unprobed, None);
+    }
+}
+
+#[test]
 fn an_outage_keeps_its_first_failure() {
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);

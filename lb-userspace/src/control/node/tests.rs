@@ -6,6 +6,7 @@
 mod doubted;
 mod governed;
 mod named;
+mod props;
 mod watched;
 mod widen;
 

@@ -253,7 +253,7 @@ impl Daemon {
         let drain = crate::control::backend::Drain {
             reason: None,
             actor: "simulation".into(),
-            at_ms: crate::control::status::epoch_ms(),
+            at_ms: crate::control::clock::epoch_ms(),
             until_ms: None,
             maintenance: false,
         };

@@ -38,7 +38,7 @@ async fn the_end_of_a_program_is_the_result() {
         assert_eq!(text(ask(at(), &shell(script), PATIENCE).await), expect, "{script}");
     }
     let absent = text(ask(at(), &read("exec = ['/does/not/exist']"), PATIENCE).await);
-    let expect = "exec: /does/not/exist cannot be started: No such file or directory (os error 2)";
+    let expect = "local: /does/not/exist cannot be started: No such file or directory (os error 2)";
     assert_eq!(absent, expect);
 }
 

@@ -156,7 +156,11 @@ async fn a_probe_comes_from_the_source_that_is_asked_for() {
     let failure = probe(&from("192.0.2.77"), &asked, TIMEOUT).await.unwrap_err();
     assert!(!failure.kind.blames_backend());
     assert!(failure.text.contains("192.0.2.77"), "{}", failure.text);
-    assert!(failure.text.ends_with("no interface has this address"), "{}", failure.text);
+    assert!(
+        failure.text.ends_with("no interface has this address; add it to one"),
+        "{}",
+        failure.text
+    );
 }
 
 #[test]

@@ -14,7 +14,8 @@ pub(super) fn authorities() -> Result<RootCertStore, String> {
     }
     match store.is_empty() {
         true => {
-            Err("this system has no CA certificates (ca-certificates): name some with `ca`".into())
+            let next = "name some with `ca`, or install ca-certificates and restart `lb run`";
+            Err(format!("this system has no CA certificates: {next}"))
         }
         false => Ok(store),
     }

@@ -104,7 +104,44 @@ fn a_failure_says_what_is_broken() {
         (Mode::Dsr, Unreachable, None, Unreachable, "unreachable: by the way"),
     ];
     for (mode, kind, plain, expected, text) in rows {
-        let said = Failed { by_way: failed(kind), plain }.explain(&way(mode, 2), target());
+        let said = Failed { by_way: failed(kind), plain }.explain(
+            &way(mode, 2),
+            target(),
+            Reached::Nothing,
+        );
+        assert_eq!((said.kind, said.text.as_str()), (expected, text));
+    }
+}
+
+#[test]
+fn silence_says_how_far_the_probe_came() {
+    use FailureKind::{HttpStatus, PathBroken, Refused, Timeout};
+    use Reached::{Connection, Datagrams};
+    let rows = [
+        (
+            Connection,
+            Timeout,
+            Some(Ok(())),
+            PathBroken,
+            "path broken: 10.0.0.11:80 answers, but for the VIP 192.0.2.10 through gue it only \
+             accepts the connection: small packets pass, and large ones may not: is an MTU on the \
+             way too small?",
+        ),
+        (
+            Datagrams,
+            Timeout,
+            Some(Ok(())),
+            PathBroken,
+            "path broken: 10.0.0.11:80 answers, but not for the VIP 192.0.2.10 through gue: is the \
+             VIP on its `lo`, does the server listen on it, is the tunnel (`lb decap`) up?",
+        ),
+        (Connection, Timeout, None, Timeout, "timeout: by the way"),
+        (Connection, Timeout, Some(Err(Failure::new(Refused, "plain"))), Refused, "refused: plain"),
+        (Connection, HttpStatus, Some(Ok(())), HttpStatus, "status: by the way"),
+    ];
+    for (reached, kind, plain, expected, text) in rows {
+        let failed = Failed { by_way: failed(kind), plain };
+        let said = failed.explain(&way(Mode::Gue, 2), target(), reached);
         assert_eq!((said.kind, said.text.as_str()), (expected, text));
     }
 }
@@ -186,7 +223,7 @@ async fn a_socket_enters_with_a_port_of_its_own_and_leaves() {
         assert!(in_flight().is_empty());
     }
     let record = way.record(target.address).unwrap();
-    let passage = Passage { way: &way, record, entered: Mutex::default() };
+    let passage = Passage::new(&way, record);
     let sockets: Vec<_> =
         (0..2).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();
     for socket in &sockets {
@@ -217,7 +254,7 @@ async fn a_datagram_socket_keeps_its_source_on_the_way() {
     let target = Target { source: Some(source), ..to(server.local_addr().unwrap()) };
     let way = way(Mode::Dsr, 2);
     let record = way.record(target.address).unwrap();
-    let passage = Passage { way: &way, record, entered: Mutex::default() };
+    let passage = Passage::new(&way, record);
     let kind = Type::DGRAM;
     let socket =
         crate::probe::connect::datagrams(&target, Some(&passage), kind, Protocol::UDP).unwrap();

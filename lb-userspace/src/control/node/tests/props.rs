@@ -1,0 +1,347 @@
+//! Random events on random configurations, on a clock of their own: what must hold after each.
+//!
+//! The daemon's own code from probe results to words in maps without a kernel. What the control
+//! loop does between two events is done here ([`scene`]); what must hold is said by
+//! [`check`], from words, times and results that it notes by itself.
+//!
+//! `HOLDFAST_CASES=5000` tries more.
+
+mod check;
+mod rows;
+mod scene;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use self::scene::Scene;
+use super::{Health, Percent, Probe};
+use crate::config::model::{self, Failover, Mode, OnDown, Ramp};
+
+/// Backends of a service are of these; those of the same number share a server.
+const SERVERS: u8 = 9;
+const SERVICES: u8 = 4;
+
+/// A service as configured; times in seconds, shares in percent.
+#[derive(Clone)]
+struct Plan {
+    backends: Vec<Planned>,
+    nat: bool,
+    probed: bool,
+    rise: u32,
+    fall: u32,
+    hold_down: u64,
+    max_removed: u8,
+    in_window: u8,
+    window: u64,
+    backup_below: u8,
+    backup_return: u64,
+    keep: bool,
+    slow_start: u64,
+    exponential: bool,
+    idle: u64,
+    port: u16,
+}
+
+#[derive(Clone)]
+struct Planned {
+    server: u8,
+    weight: u16,
+    backup: bool,
+}
+
+/// What a probe finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Pass,
+    /// Nothing answers.
+    Hard,
+    /// The application says no.
+    Soft,
+    /// It could not be made.
+    Local,
+}
+
+/// One thing that happens. Services and backends are taken modulo those there are.
+#[derive(Clone, Debug)]
+enum Event {
+    Probe {
+        service: u8,
+        backend: u8,
+        finds: Outcome,
+        times: u8,
+    },
+    /// All services find the same of a server.
+    Server {
+        server: u8,
+        finds: Outcome,
+        times: u8,
+    },
+    /// Of all backends of a service the same is found.
+    All {
+        service: u8,
+        finds: Outcome,
+        times: u8,
+    },
+    /// One goes down and up again, and again.
+    Flap {
+        service: u8,
+        backend: u8,
+        rounds: u8,
+    },
+    Wait {
+        ms: u32,
+    },
+    Reload {
+        service: u8,
+        plan: Option<Plan>,
+    },
+    Drain {
+        service: u8,
+        backend: u8,
+    },
+    Maintenance {
+        service: u8,
+        backend: u8,
+        seconds: Option<u32>,
+    },
+    Ready {
+        service: u8,
+        backend: u8,
+    },
+    /// Of one service, or of all.
+    Freeze {
+        service: Option<u8>,
+    },
+    Thaw {
+        service: Option<u8>,
+    },
+    /// The prober tests itself, if that is wanted.
+    Test {
+        passes: bool,
+    },
+    /// Our own link to a server.
+    Link {
+        server: u8,
+        up: bool,
+    },
+    /// The clock of the day is set.
+    Clock {
+        seconds: i64,
+    },
+    Restart,
+    Sweep,
+}
+
+/// In one line, and what is as it mostly is left out.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ", self.backends)?;
+        let numbers = [
+            ("rise", u64::from(self.rise), 1),
+            ("fall", u64::from(self.fall), 1),
+            ("hold_down", self.hold_down, 0),
+            ("max_removed", self.max_removed.into(), 50),
+            ("in_window", self.in_window.into(), 50),
+            ("window", self.window, 10),
+            ("backup_below", self.backup_below.into(), 50),
+            ("backup_return", self.backup_return, 10),
+            ("slow_start", self.slow_start, 0),
+            ("idle", self.idle, 5),
+            ("port", self.port.into(), 80),
+        ];
+        for (name, value, _) in numbers.into_iter().filter(|(_, value, usual)| value != usual) {
+            write!(f, "{name} {value} ")?;
+        }
+        let flags = [
+            ("nat", self.nat),
+            ("not probed", !self.probed),
+            ("keep", self.keep),
+            ("exponential", self.exponential),
+        ];
+        flags.iter().filter(|(_, is_set)| *is_set).try_for_each(|(name, _)| write!(f, "{name} "))
+    }
+}
+
+impl fmt::Debug for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let backup = if self.backup { " backup" } else { "" };
+        write!(f, "b{} x{}{backup}", self.server, self.weight)
+    }
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            backends: Vec::new(),
+            nat: false,
+            probed: true,
+            rise: 1,
+            fall: 1,
+            hold_down: 0,
+            max_removed: 50,
+            in_window: 50,
+            window: 10,
+            backup_below: 50,
+            backup_return: 10,
+            keep: false,
+            slow_start: 0,
+            exponential: false,
+            idle: 5,
+            port: 80,
+        }
+    }
+}
+
+impl Plan {
+    fn service(&self, number: u8) -> model::Service {
+        let mut health = Health::new(if self.probed { Probe::Tcp } else { Probe::None });
+        (health.rise, health.fall) = (self.rise, self.fall);
+        health.hold_down = Duration::from_secs(self.hold_down);
+        let percent = |share| Percent::new(share).unwrap();
+        let backend = |planned: &Planned| {
+            let address = IpAddr::from([10, 0, 1, planned.server]);
+            let mut backend = model::Backend::new(format!("b{}", planned.server), address);
+            backend.weight = planned.weight;
+            backend.backup = planned.backup;
+            backend.port = Some(self.port);
+            backend.into()
+        };
+        let mode = if self.nat { Mode::Nat } else { Mode::Dsr };
+        model::Service {
+            listen: vec![format!("192.0.2.{number}:80/tcp").parse().unwrap()],
+            health,
+            failover: Failover {
+                max_removed: percent(self.max_removed),
+                max_removed_in_window: percent(self.in_window),
+                window: Duration::from_secs(self.window),
+                on_down: if self.keep { OnDown::Keep } else { OnDown::Rehash },
+                backup_below: percent(self.backup_below),
+                backup_return: Duration::from_secs(self.backup_return),
+            },
+            slow_start: Duration::from_secs(self.slow_start),
+            slow_start_curve: if self.exponential { Ramp::Exponential } else { Ramp::Linear },
+            idle_timeout: Duration::from_secs(self.idle),
+            backends: self.backends.iter().map(backend).collect(),
+            ..model::Service::new(format!("s{number}"), mode)
+        }
+    }
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let weight = prop::sample::select(vec![1u16, 2, 10]);
+    let backend = (weight, prop::bool::weighted(0.15));
+    let servers = prop::sample::subsequence((0..SERVERS).collect::<Vec<u8>>(), 1..=9);
+    let backends = (servers, prop::collection::vec(backend, usize::from(SERVERS)));
+    let backends = backends.prop_map(|(servers, roles)| {
+        let planned = |(server, (weight, backup))| Planned { server, weight, backup };
+        servers.into_iter().zip(roles).map(planned).collect()
+    });
+    let seconds = |all: &'static [u64]| prop::sample::select(all);
+    let share = || prop::sample::select(&[50u8, 0, 20, 99, 100][..]);
+    let probing = (prop::bool::weighted(0.1), 1u32..4, 1u32..4, seconds(&[0, 2, 10]));
+    let removing = (share(), share(), seconds(&[10, 1, 60]));
+    let backing = (share(), seconds(&[10, 0, 60]), any::<bool>());
+    let pacing = (seconds(&[0, 5, 30]), any::<bool>(), seconds(&[5, 60]));
+    let rest = (prop::bool::weighted(0.2), prop::sample::select(&[80u16, 8080][..]));
+    (backends, probing, removing, backing, pacing, rest).prop_map(
+        |(backends, probing, removing, backing, pacing, rest)| {
+            let (is_unprobed, rise, fall, hold_down) = probing;
+            let (max_removed, in_window, window) = removing;
+            let (backup_below, backup_return, keep) = backing;
+            let (slow_start, exponential, idle) = pacing;
+            let (nat, port) = rest;
+            Plan {
+                backends,
+                nat,
+                probed: !is_unprobed,
+                rise,
+                fall,
+                hold_down,
+                max_removed,
+                in_window,
+                window,
+                backup_below,
+                backup_return,
+                keep,
+                slow_start,
+                exponential,
+                idle,
+                port,
+            }
+        },
+    )
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    use Outcome::{Hard, Local, Pass, Soft};
+    let service = || 0..SERVICES;
+    let some = || (service(), 0..SERVERS);
+    let finds = || prop_oneof![5 => Just(Pass), 3 => Just(Hard), 2 => Just(Soft), 1 => Just(Local)];
+    let found = || (finds(), 1u8..4);
+    let wait = prop_oneof![0u32..1_000, 1_000u32..12_000, 12_000u32..100_000];
+    prop_oneof![
+        8 => (some(), found()).prop_map(|((service, backend), (finds, times))| {
+            Event::Probe { service, backend, finds, times }
+        }),
+        4 => (0..SERVERS, found())
+            .prop_map(|(server, (finds, times))| Event::Server { server, finds, times }),
+        4 => (service(), found())
+            .prop_map(|(service, (finds, times))| Event::All { service, finds, times }),
+        2 => (some(), 2u8..4).prop_map(|((service, backend), rounds)| Event::Flap {
+            service,
+            backend,
+            rounds,
+        }),
+        6 => wait.prop_map(|ms| Event::Wait { ms }),
+        2 => (service(), prop::option::weighted(0.85, plan()))
+            .prop_map(|(service, plan)| Event::Reload { service, plan }),
+        1 => some().prop_map(|(service, backend)| Event::Drain { service, backend }),
+        1 => (some(), prop::option::of(1u32..60)).prop_map(|((service, backend), seconds)| {
+            Event::Maintenance { service, backend, seconds }
+        }),
+        2 => some().prop_map(|(service, backend)| Event::Ready { service, backend }),
+        1 => prop::option::of(service()).prop_map(|service| Event::Freeze { service }),
+        2 => prop::option::of(service()).prop_map(|service| Event::Thaw { service }),
+        2 => prop::bool::weighted(0.8).prop_map(|passes| Event::Test { passes }),
+        2 => (0..SERVERS, any::<bool>()).prop_map(|(server, up)| Event::Link { server, up }),
+        1 => prop::sample::select(&[86_400, -86_400, 30, -3][..])
+            .prop_map(|seconds| Event::Clock { seconds }),
+        1 => Just(Event::Restart),
+        1 => Just(Event::Sweep),
+    ]
+}
+
+fn config() -> ProptestConfig {
+    let cases = std::env::var("HOLDFAST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig { max_shrink_iters: 5_000, ..ProptestConfig::with_cases(cases.unwrap_or(48)) }
+}
+
+/// On a runtime that runs nothing but this: no probe is sent, no next hop is asked for.
+fn happens(plans: &[Plan], events: &[Event]) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut scene = Scene::start(plans);
+        scene.check()?;
+        for (at, event) in events.iter().enumerate() {
+            let told = |error| TestCaseError::fail(format!("at event {at}, {event:?}: {error}"));
+            scene.happens(event).map_err(told)?;
+            scene.check().map_err(told)?;
+        }
+        Ok(())
+    })
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn whatever_happens_the_rules_hold(
+        plans in prop::collection::vec(plan(), 1..=usize::from(SERVICES)),
+        events in prop::collection::vec(event(), 1..60),
+    ) {
+        happens(&plans, &events)?;
+    }
+}
