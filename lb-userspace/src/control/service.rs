@@ -3,6 +3,9 @@
 //! Everything that changes what traffic a backend takes goes through [`Running::steer`], which
 //! knows what must be marked before the word is written.
 
+mod judging;
+mod retired;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,38 +15,21 @@ use bytemuck::Zeroable;
 use lb_common::abi::{
     SERVICE_ALLOW, SERVICE_BLOCK, SERVICE_HASH_ADDRESSES, SERVICE_HASH_SOURCE, SERVICE_MSS,
     SERVICE_NAT, SERVICE_QUIC, SERVICE_RATE, SERVICE_RESET, SERVICE_TRACK, SERVICE_UDP_FLOW,
-    SPARES, ServerIdKey, ServiceRecord, Word,
+    SPARES, ServiceRecord, Word,
 };
 use lb_common::maglev::Entry;
 
 use super::admission::{Admission, Census, Pace, Phase, Want, relative};
 use super::backend::{Backend, Counted, NewBackend};
-use super::governor::{Circumstances, Governor, Kept, Limits, Ruling, Seen};
+use super::governor::{Circumstances, Governor, Limits, Ruling};
 use super::health::HealthState;
 use super::rules::{Rule, keep};
 use super::sweep::{FlowsFound, Swept};
 use super::tables::{Arena, Discarded, ServiceTables};
-use crate::config::model::{self, HashPolicy, Mode, OnDown, Probe, ServerId, Track, UdpPolicy};
+use crate::config::model::{self, HashPolicy, Mode, OnDown, Probe, Track, UdpPolicy};
 use crate::dataplane::maps::LiveMaps;
 use crate::dataplane::view::monotonic_seconds;
-
-/// A backend that left the configuration; its row rests until nothing points to it.
-#[derive(Clone, Copy, Debug)]
-struct Retired {
-    index: u16,
-    mode: Mode,
-    server: u32,
-    /// What its QUIC connections name it by.
-    server_id: Option<ServerId>,
-    /// Its word, without new flows.
-    word: Word,
-    /// Since when nothing leads to it but recorded flows; `None` while it is some slot's
-    /// previous owner.
-    since: Option<Instant>,
-    /// Packets sent to it, as a sweep saw them, and when more came at last: datagrams that name
-    /// their server are not recorded.
-    sent: (u64, Instant),
-}
+use retired::Retired;
 
 /// A service as it runs.
 #[derive(Debug)]
@@ -275,28 +261,6 @@ impl Running {
         leave
     }
 
-    /// Retires a backend that is in no table any more. Its connections may finish: those that are
-    /// recorded, and for as long as it is some slot's previous owner, those that are not.
-    pub fn retire(&mut self, arena: &mut Arena, gone: &Backend, now: Instant) -> Result<()> {
-        let phase = gone.admission.phase();
-        let is_shadow = self.tables.is_shadow(gone.index);
-        let keeps = is_shadow && matches!(phase, Phase::Serving | Phase::Draining);
-        let admit_old = if keeps { Word::FULL } else { 0 };
-        let serving = phase != Phase::Down;
-        // One that was returning stays unsettled: who still sees the old table finds no marks there.
-        let admit = if phase == Phase::Returning { gone.level.max(1) } else { 0 };
-        let word = Word::new(admit, admit_old, gone.server, gone.generation, serving, true);
-        self.tables.set_word(&arena.maps, gone.index, word)?;
-        let since = (!is_shadow).then_some(now);
-        let (index, mode, server) = (gone.index, gone.mode, gone.server);
-        self.leaving.retain(|(leaving, _)| *leaving != index);
-        let server_id = gone.config.server_id;
-        let sent = (self.rows_counted(&arena.maps, index).packets, now);
-        self.retired.push(Retired { index, mode, server, server_id, word, since, sent });
-        self.epoch += 1;
-        Ok(())
-    }
-
     /// Where a backend of this name is.
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
@@ -449,109 +413,6 @@ impl Running {
         sum
     }
 
-    /// Takes what probes and operator now say of a backend, and writes its word if that changes
-    /// what it takes; those of others where it does for them. Whether its own changed.
-    pub fn steer(&mut self, arena: &mut Arena, at: usize, now: Instant) -> Result<bool> {
-        let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
-        backend.is_new &= backend.health.state != HealthState::Up;
-        let seen = backend.look(now);
-        let before = backend.seen.replace(seen);
-        if !self.around.is_frozen
-            && let Some(before) = before
-            && let Some(ruling) = self.governor.rule_on(&before, &seen, now)
-        {
-            backend.ruling = ruling;
-            return self.step(arena, at, now);
-        }
-        let phase = backend.admission.phase();
-        self.judge(arena, now)?;
-        Ok(self.backends.get(at).is_some_and(|backend| backend.admission.phase() != phase))
-    }
-
-    /// Has the governor rule on all backends, and writes the words of those for which it makes a
-    /// difference: first of those that come, then of those that go.
-    pub fn judge(&mut self, arena: &mut Arena, now: Instant) -> Result<()> {
-        let seen: Vec<Seen> = self.backends.iter().map(|backend| backend.look(now)).collect();
-        let was = (self.governor.panic_since().is_some(), self.governor.uses_backups());
-        let rulings = self.governor.rule(&seen, self.around, now);
-        self.rulings += 1;
-        self.tell_of_governor(was);
-        for ((backend, seen), ruling) in self.backends.iter_mut().zip(seen).zip(rulings) {
-            backend.seen = Some(seen);
-            if backend.ruling.kept != ruling.kept {
-                tell_of_kept(&self.config.name, &backend.config.name, ruling.kept);
-            }
-            backend.ruling = ruling;
-        }
-        let blind = self.backends.iter().filter_map(|b| b.blind_until).filter(|at| *at > now);
-        let rulings = self.backends.iter().map(|backend| backend.ruling);
-        self.rule_at = self.governor.next(rulings).into_iter().chain(blind).min();
-        for comes in [true, false] {
-            for at in 0..self.backends.len() {
-                let want = self.backends[at].want(self.config.failover.on_down);
-                if (want == Some(Want::Serve)) == comes {
-                    self.step(arena, at, now)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn tell_of_governor(&self, (was_panic, had_backups): (bool, bool)) {
-        let service = &self.config.name;
-        let counts = self.governor.last_counts();
-        let (failing, most, of) = (counts.failing, counts.most, counts.counted);
-        match (was_panic, self.governor.panic_since().is_some()) {
-            (false, true) => tracing::error!(
-                %service, failing, most, of,
-                "PANIC: more backends fail than may be out; the service fails open"
-            ),
-            (true, false) => tracing::info!(%service, failing, most, of, "panic is over"),
-            _ => {}
-        }
-        match (had_backups, self.governor.uses_backups()) {
-            (false, true) => tracing::warn!(%service, "too few are well: backups serve"),
-            (true, false) => tracing::info!(%service, "enough are well: backups go into reserve"),
-            _ => {}
-        }
-    }
-
-    /// Keeps all as it is, or no longer, whatever probes find.
-    pub fn freeze(&mut self, arena: &mut Arena, is_frozen: bool, now: Instant) -> Result<()> {
-        self.around.is_frozen = is_frozen;
-        self.judge(arena, now)
-    }
-
-    /// The prober passed its test of itself.
-    pub fn tested(&mut self, arena: &mut Arena, at: Instant) -> Result<()> {
-        self.around.tested_at = Some(at);
-        self.judge(arena, at)
-    }
-
-    /// Whether health is frozen.
-    #[must_use]
-    pub fn is_frozen(&self) -> bool {
-        self.around.is_frozen
-    }
-
-    /// Takes the step that a backend's ruling asks for, if it is not taken. Whether it was now.
-    fn step(&mut self, arena: &mut Arena, at: usize, now: Instant) -> Result<bool> {
-        let Some(backend) = self.backends.get_mut(at) else { return Ok(false) };
-        let Some(want) = backend.want(self.config.failover.on_down) else { return Ok(false) };
-        let Some(step) = backend.admission.towards(want, now) else { return Ok(false) };
-        self.census.note(&step);
-        if step.from == Phase::Down && backend.mode != Mode::Nat && keep(Rule::DeadIsVoid) {
-            // What was recorded to it stays void: the flows have moved. Not when it fails: a packet
-            // that was under way then may record what it read before, with the word of after.
-            backend.generation = (backend.generation + 1) % Word::GENERATIONS;
-        }
-        // Before the levels of those that return, which are words, too.
-        self.announce(arena)?;
-        self.pace(arena, now)?;
-        self.write_step(arena, at, step.cover)?;
-        Ok(true)
-    }
-
     /// Settles what has been in transition for long enough, and ends shadows.
     pub fn settle(&mut self, arena: &mut Arena, now: Instant) -> Result<Discarded> {
         debug_assert_eq!(self.census, self.counted_phases());
@@ -577,19 +438,6 @@ impl Running {
             self.settle_retired(arena, now)?;
         }
         Ok(ended.unwrap_or_default())
-    }
-
-    /// Retired backends that no slot leads to any more keep what is recorded, and nothing else.
-    fn settle_retired(&mut self, arena: &Arena, now: Instant) -> Result<()> {
-        for retired in &mut self.retired {
-            if retired.since.is_none() && !self.tables.is_shadow(retired.index) {
-                let w = retired.word;
-                retired.word = Word::new(0, 0, w.server(), w.generation(), w.serving(), true);
-                retired.since = Some(now);
-                self.tables.set_word(&arena.maps, retired.index, retired.word)?;
-            }
-        }
-        Ok(())
     }
 
     fn count_phases(&mut self) {
@@ -700,77 +548,6 @@ impl Running {
         Ok(())
     }
 
-    /// Frees the rows of retired backends, and former rows, that nothing points to any more, by a
-    /// sweep of NAT connections that began at `nat_as_of`, by its own of recorded flows, and where
-    /// datagrams name their server, by what was sent.
-    pub fn free_retired(
-        &mut self,
-        arena: &mut Arena,
-        nat: &HashMap<u32, u64>,
-        nat_as_of: Instant,
-    ) -> Result<Discarded> {
-        let flows_as_of = self.flows_as_of;
-        let named: Vec<u64> = self
-            .retired
-            .iter()
-            .map(|retired| self.rows_counted(&arena.maps, retired.index).packets)
-            .collect();
-        for (retired, packets) in self.retired.iter_mut().zip(named) {
-            if retired.sent.0 != packets {
-                retired.sent = (packets, nat_as_of);
-            }
-        }
-        let quiet = self.config.idle_timeout.max(self.config.udp_timeout);
-        let in_use = |row: u32| nat.contains_key(&row) || self.flows.contains_key(&row);
-        let tables = &self.tables;
-        let before = self.retired.len();
-        self.retired.retain(|retired| {
-            let as_of = if retired.mode == Mode::Nat { Some(nat_as_of) } else { flows_as_of };
-            let seen = as_of.zip(retired.since).is_some_and(|(as_of, since)| as_of > since);
-            let is_named = retired.server_id.is_some()
-                && nat_as_of <= retired.sent.1 + quiet
-                && keep(Rule::NamedRests);
-            let rests = !seen || is_named || tables.rows(retired.index).any(in_use);
-            rests && (keep(Rule::RowRests) || tables.is_shadow(retired.index))
-        });
-        let is_fewer = self.retired.len() < before;
-        // Marks are of slots, so they hold for former rows as well.
-        let no_doubt = !self.exceptions;
-        let no_doubt = no_doubt && self.grown_at.is_none_or(|grown| nat_as_of > grown);
-        let discarded = if no_doubt { self.tables.shed(in_use) } else { Discarded::default() };
-        if is_fewer {
-            self.describe(arena)?;
-        }
-        Ok(discarded)
-    }
-
-    /// The rows that QUIC server ids lead to: of backends, and of those that left, whose
-    /// connections may finish.
-    pub fn server_ids(&self) -> Vec<(ServerIdKey, u32)> {
-        let past = self.retired.iter().map(|r| (r.server_id, r.index));
-        let running = self.backends.iter().map(|b| (b.config.server_id, b.index));
-        let key = |id: ServerId| {
-            let mut bytes = [0; 8];
-            bytes.iter_mut().zip(id.as_bytes()).for_each(|(to, from)| *to = *from);
-            ServerIdKey { service: self.tables.number, padding: 0, id: u64::from_ne_bytes(bytes) }
-        };
-        // Later ones win: an id that was given to another backend is that one's.
-        past.chain(running)
-            .filter_map(|(id, index)| Some((key(id?), self.tables.row(index))))
-            .collect()
-    }
-
-    /// Whether backends that left still hold something.
-    #[must_use]
-    pub fn has_retired(&self) -> bool {
-        !self.retired.is_empty()
-    }
-
-    /// Servers that its retired backends still hold.
-    pub fn retired_servers(&self) -> impl Iterator<Item = u32> {
-        self.retired.iter().map(|retired| retired.server)
-    }
-
     /// Backends that take new flows.
     #[must_use]
     pub fn serving(&self) -> usize {
@@ -829,13 +606,6 @@ fn limits(service: &model::Service) -> Limits {
         window: failover.window,
         backup_below: failover.backup_below,
         backup_return: failover.backup_return,
-    }
-}
-
-fn tell_of_kept(service: &str, backend: &str, kept: Option<Kept>) {
-    match kept {
-        Some(kept) => tracing::warn!(service, backend, why = %kept, "fails, and is kept"),
-        None => tracing::info!(service, backend, "no longer kept against its probes"),
     }
 }
 

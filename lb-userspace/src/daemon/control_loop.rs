@@ -1,9 +1,10 @@
 //! The control loop: takes one event at a time, and lets what follows from it happen.
 
 mod naming;
+mod overrides;
+mod requests;
+mod sweeping;
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,28 +15,23 @@ use tokio::task::JoinHandle;
 
 use super::plane::Plane;
 use super::{check_nat_ports, give_back_memory, needed};
-use crate::alert::notifier::{Notifier, Question};
+use crate::alert::notifier::Notifier;
 use crate::config::model::Lookup;
-use crate::config::{self, Config};
-use crate::control::backend::Drain;
-use crate::control::blocks::check_harmless;
-use crate::control::capacity;
-use crate::control::clock::{Jumps, epoch_ms};
-use crate::control::explain::explain;
-use crate::control::handle::{Actor, BackendChange, BlockChange, Reply, Request};
+use crate::config::{self};
+use crate::control::clock::Jumps;
+use crate::control::handle::Request;
 use crate::control::node::{Node, Resting};
-use crate::control::status::{About, milliseconds, status};
-use crate::control::sweep::{self, FlowsFound, NatFound};
 use crate::control::watch::{Scene, Watch};
 use crate::dataplane::grace;
 use crate::names::Answer;
 use crate::net::{NextHopEvent, Said};
 use crate::probe::{BATCH, ProbeEvent, self_test};
-use crate::report::{Block, Changed, Error, ErrorKind, Freeze, Interface, long_age};
+use crate::report::{Changed, Error, ErrorKind, Interface};
 use crate::store::{HealthFile, State, Store};
 
 pub(super) use naming::Naming;
 use naming::{Change, Waiting};
+use sweeping::{SWEEP, Swept};
 
 /// Where events come from.
 pub(super) struct Inputs {
@@ -65,17 +61,12 @@ impl Signals {
     }
 }
 
-/// How often idle NAT connections are looked for, and settled changes swept, at the least.
-const SWEEP: Duration = Duration::from_secs(1);
 /// After a change of health it is written for a restart: not each of many at once.
 const HEALTH_WRITTEN: Duration = Duration::from_secs(1);
 /// Between two tests of the prober by itself.
 const RETEST: Duration = Duration::from_millis(500);
 /// How often it is looked whether packets spoke against backends.
 const DOUBTS: Duration = Duration::from_millis(100);
-/// The share of time that sweeping may take: a large table is swept less often.
-const SWEEP_SHARE: u32 = 20;
-
 pub(super) struct ControlLoop {
     node: Node,
     plane: Plane,
@@ -99,16 +90,6 @@ pub(super) struct ControlLoop {
     /// The prober's test of itself, while it runs, and when the next may.
     test: Option<JoinHandle<Result<()>>>,
     test_at: Instant,
-}
-
-/// What a sweep brought home.
-struct Swept {
-    began: Instant,
-    /// How long the loop took to begin it, and the tables to be read.
-    prepared: Duration,
-    read: Duration,
-    flows: Option<HashMap<String, FlowsFound>>,
-    nat: NatFound,
 }
 
 impl ControlLoop {
@@ -296,221 +277,6 @@ impl ControlLoop {
         }
     }
 
-    async fn on_request(&mut self, request: Request) {
-        self.follow_clock();
-        // Whoever asked may have gone; then the answer is nobody's.
-        match request {
-            Request::Status(reply) => {
-                let about = About {
-                    revision: self.state.revision,
-                    started: self.started,
-                    interfaces: &self.interfaces,
-                    freezes: &self.state.freezes,
-                    names: &self.naming.names,
-                    watch: &self.watch,
-                };
-                let _ = reply.send(Ok(status(&self.node, &about)));
-            }
-            Request::Config(reply) => {
-                let _ = reply.send(Ok(self.state.config.clone()));
-            }
-            Request::Apply { config, actor, reply } => {
-                self.change(Waiting::new(Change::Applied(config), actor, Some(reply))).await;
-            }
-            Request::Reload { actor, reply } => {
-                self.reload(actor, Some(reply)).await;
-            }
-            Request::Backend { service, change, force, actor, reply } => {
-                let change = Change::Backend { service, change, force };
-                self.change(Waiting::new(change, actor, Some(reply))).await;
-            }
-            Request::Freeze { service, reason, lasts, actor, reply } => {
-                let now = epoch_ms();
-                let until_ms = now.saturating_add(milliseconds(lasts));
-                let freeze = Freeze { service, reason, actor, since_ms: now, until_ms };
-                let _ = reply.send(self.freeze(freeze));
-            }
-            Request::Thaw { service, actor, reply } => {
-                let _ = reply.send(self.thaw(service.as_deref(), &actor));
-            }
-            Request::Blocks(reply) => {
-                let _ = reply.send(Ok(self.state.blocks.entries().to_vec()));
-            }
-            Request::Block { change, actor, reply } => {
-                let _ = reply.send(self.change_blocks(change, &actor).await);
-            }
-            Request::Alerts(reply) => {
-                self.notifier.observe(self.watch.now(self.scene()));
-                self.notifier.ask(Question::List(reply));
-            }
-            Request::AlertTest(reply) => self.notifier.ask(Question::Test(reply)),
-            Request::Explain { protocol, client, vip, reply } => {
-                let _ = reply.send(explain(&self.node, protocol, client, vip));
-            }
-        }
-    }
-
-    async fn apply(&mut self, config: Box<Config>, actor: &Actor) -> Result<Changed, Error> {
-        let mut state = self.state.clone();
-        let taken = state.take_applied(*config);
-        taken.map_err(|error| failed(ErrorKind::Internal, &error))?;
-        self.commit(state, actor).await
-    }
-
-    async fn reload(&mut self, actor: Actor, reply: Option<Reply<Changed>>) {
-        match self.read_file().await {
-            Ok(config) => {
-                let change = Change::File(Box::new(config));
-                self.change(Waiting::new(change, actor, reply)).await;
-            }
-            Err(error) => naming::answer(reply, Err(error)),
-        }
-    }
-
-    async fn read_file(&self) -> Result<Config, Error> {
-        let Some(path) = &self.file else {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                "this daemon was started from options, not from a file",
-                "change it with `lb apply FILE` or `lb backend`",
-            ));
-        };
-        let file = path.clone();
-        // Probes go on meanwhile.
-        let loaded = tokio::task::spawn_blocking(move || config::load(&file)).await;
-        let loaded = loaded.context("the file was not read");
-        let config = loaded.map_err(|error| failed(ErrorKind::Internal, &error))?;
-        config.map_err(|error| {
-            let message =
-                format!("{} does not load; what runs stays as it is\n{error}", path.display());
-            Error::new(ErrorKind::Invalid, message, "mend the file and reload again")
-        })
-    }
-
-    async fn take_file(&mut self, config: Config, actor: &str) -> Result<Changed, Error> {
-        let mut state = self.state.clone();
-        let node = self.node.config.node.clone();
-        let node_changed = config.node != node;
-        state
-            .take_file(&config, Config { node, ..config.clone() })
-            .map_err(|error| failed(ErrorKind::Internal, &error))?;
-        let mut changed = self.commit(state, actor).await?;
-        if node_changed {
-            let warning = "[node] changed in the file; that takes a restart of `lb run`";
-            tracing::warn!("{warning}");
-            changed.warnings.push(warning.into());
-        }
-        Ok(changed)
-    }
-
-    async fn change_backend(
-        &mut self,
-        service: &str,
-        change: BackendChange,
-        force: bool,
-        actor: &Actor,
-    ) -> Result<Changed, Error> {
-        let config = config::apply_backend_change(&self.state.config, service, &change)?;
-        if !force {
-            self.check_capacity(service, &change)?;
-        }
-        let mut state = self.state.clone();
-        let (name, drain) = match change {
-            BackendChange::Drain { name, reason, lasts, maintenance } => {
-                let at_ms = epoch_ms();
-                let until_ms = lasts.map(|time| at_ms.saturating_add(milliseconds(time)));
-                let actor = actor.clone();
-                (name, Some(Drain { reason, actor, at_ms, until_ms, maintenance }))
-            }
-            BackendChange::Ready { name } => (name, None),
-            BackendChange::Add(_) | BackendChange::Remove { .. } | BackendChange::Weight { .. } => {
-                state.change(config);
-                return self.commit(state, actor).await;
-            }
-        };
-        let mut changed = self.unchanged();
-        if !state.set_drain(service, &name, drain.clone()) {
-            return Ok(changed);
-        }
-        let what = match &drain {
-            Some(drain) if drain.maintenance => "in maintenance",
-            Some(_) => "draining",
-            None => "ready",
-        };
-        let reason = drain.as_ref().and_then(|drain| drain.reason.clone());
-        self.node
-            .set_drain(service, &name, drain)
-            .map_err(|error| failed(ErrorKind::Internal, &error))?;
-        self.state = state;
-        self.save(&mut changed);
-        let subject = format!("{service}/{name}");
-        tracing::info!(%actor, backend = %subject, reason, "{what}");
-        changed.changes.push(format!("{subject}: {what}"));
-        let running = self.node.services.iter().find(|r| r.config.name == service);
-        if running.is_some_and(|r| r.serving() == 0) {
-            changed.warnings.push(format!(
-                "{service} has no backend left that is ready: those that are alive get its new \
-                 traffic, drained or not"
-            ));
-        }
-        Ok(changed)
-    }
-
-    /// Refuses to take out what a service cannot spare.
-    fn check_capacity(&self, service: &str, change: &BackendChange) -> Result<(), Error> {
-        let (BackendChange::Remove { name } | BackendChange::Drain { name, .. }) = change else {
-            return Ok(());
-        };
-        let running = self.node.services.iter().find(|r| r.config.name == service);
-        match running.and_then(|running| capacity::missed(running, name)) {
-            Some(missed) => {
-                Err(Error::new(ErrorKind::Refused, missed, "use --force to do it anyway"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn freeze(&mut self, freeze: Freeze) -> Result<Changed, Error> {
-        if let Some(service) = &freeze.service {
-            config::find_service(&self.state.config, service)?;
-        }
-        let what = frozen_words(freeze.service.as_deref());
-        let change = format!("{what}: frozen for {}", long_age(freeze.until_ms - freeze.since_ms));
-        tracing::info!(actor = freeze.actor, reason = freeze.reason, %change, "health");
-        self.state.freezes.add(freeze);
-        let mut changed = Changed { changes: vec![change], ..self.unchanged() };
-        self.freezes_changed(&mut changed)?;
-        Ok(changed)
-    }
-
-    fn thaw(&mut self, service: Option<&str>, actor: &str) -> Result<Changed, Error> {
-        if let Some(service) = service {
-            config::find_service(&self.state.config, service)?;
-        }
-        let mut changed = self.unchanged();
-        for freeze in self.state.freezes.remove(service) {
-            let change = format!("{}: thawed", frozen_words(freeze.service.as_deref()));
-            tracing::info!(%actor, %change, "health");
-            changed.changes.push(change);
-        }
-        if let Some(service) = service.filter(|service| self.state.freezes.of(service).is_some()) {
-            changed.warnings.push(format!("{service} is frozen still, as all services are"));
-        }
-        self.freezes_changed(&mut changed)?;
-        Ok(changed)
-    }
-
-    fn freezes_changed(&mut self, changed: &mut Changed) -> Result<(), Error> {
-        self.set_frozen().map_err(|error| failed(ErrorKind::Internal, &error))?;
-        self.save(changed);
-        Ok(())
-    }
-
-    fn set_frozen(&mut self) -> Result<()> {
-        let freezes = &self.state.freezes;
-        self.node.set_frozen(|service| freezes.of(service).is_some())
-    }
-
     fn begin_test(&mut self) {
         let interfaces = self.state.config.node.interfaces.clone();
         self.test = Some(tokio::spawn(async move { self_test(&interfaces).await }));
@@ -527,91 +293,6 @@ impl ControlLoop {
             );
         }
         self.node.on_self_test(tested.is_ok())
-    }
-
-    async fn change_blocks(
-        &mut self,
-        change: BlockChange,
-        actor: &Actor,
-    ) -> Result<Changed, Error> {
-        let mut blocks = self.state.blocks.clone();
-        let now = epoch_ms();
-        let mut changed = self.unchanged();
-        let done = match change {
-            BlockChange::Add { prefix, reason, lasts, local } => {
-                if let Some(local) = local {
-                    check_harmless(prefix, &self.backends(), &local)?;
-                }
-                let until_ms = lasts.map(|time| now.saturating_add(milliseconds(time)));
-                let actor = actor.clone();
-                let new = Block { prefix, reason, actor, since_ms: now, until_ms };
-                blocks.add(new).then(|| format!("{prefix}: blocked"))
-            }
-            BlockChange::Remove { prefix } => {
-                if let Some(around) = blocks.around(prefix) {
-                    let wider = around.prefix;
-                    changed.warnings.push(format!("{prefix} is blocked still, as part of {wider}"));
-                }
-                blocks.remove(prefix).then(|| format!("{prefix}: no longer blocked"))
-            }
-        };
-        let Some(change) = done else { return Ok(changed) };
-        let mut state = self.state.clone();
-        state.blocks = blocks;
-        self.widen(&state).await?;
-        self.node
-            .set_blocked(state.blocks.prefixes())
-            .map_err(|error| failed(ErrorKind::Refused, &error))?;
-        self.state = state;
-        self.save(&mut changed);
-        tracing::info!(%actor, %change, "block list");
-        changed.changes.push(change);
-        Ok(changed)
-    }
-
-    fn backends(&self) -> Vec<(String, IpAddr)> {
-        let all =
-            self.node.services.iter().flat_map(|r| r.config.backends.iter().map(move |b| (r, b)));
-        all.filter(|(_, backend)| backend.is_placed())
-            .map(|(r, b)| (format!("{}/{}", r.config.name, b.name), b.address))
-            .collect()
-    }
-
-    /// When a block or a freeze ends by itself; an hour at most.
-    fn next_end(&self) -> Instant {
-        let ends = self.state.blocks.next_end().into_iter().chain(self.state.freezes.next_end());
-        let ends = ends.min();
-        let left = ends.map(|end| Duration::from_millis(end.saturating_sub(epoch_ms())));
-        left.map_or_else(far_away, |left| far_away().min(Instant::now() + left.min(FAR)))
-    }
-
-    fn end_what_is_over(&mut self) -> Result<()> {
-        self.follow_clock();
-        let thawed = self.state.freezes.expire(epoch_ms());
-        for freeze in &thawed {
-            let what = frozen_words(freeze.service.as_deref());
-            tracing::info!(%what, "health acts again: the time of its freeze ended");
-        }
-        if !thawed.is_empty() {
-            self.set_frozen()?;
-            self.store.write(&self.state)?;
-        }
-        self.end_blocks()
-    }
-
-    fn end_blocks(&mut self) -> Result<()> {
-        let mut blocks = self.state.blocks.clone();
-        let ended = blocks.expire(epoch_ms());
-        if ended.is_empty() {
-            return Ok(());
-        }
-        // First of all, or a failure would be tried again at once, without end.
-        self.state.blocks = blocks;
-        self.node.set_blocked(self.state.blocks.prefixes())?;
-        for block in ended {
-            tracing::info!(prefix = %block.prefix, "no longer blocked: its time ended");
-        }
-        self.store.write(&self.state)
     }
 
     /// Makes a state the one in force: in the maps first, where it may be refused, then on disk.
@@ -700,43 +381,6 @@ impl ControlLoop {
             }));
         }
     }
-
-    fn begin_sweep(&mut self) {
-        let preparing = Instant::now();
-        let maps = self.node.arena.maps.clone();
-        let services = self.node.to_sweep();
-        let idle = self.node.idle_by_row();
-        let prepared = preparing.elapsed();
-        self.sweep = Some(tokio::task::spawn_blocking(move || {
-            let began = Instant::now();
-            // Every packet that decided by older words has recorded what it will, or opened the NAT
-            // connection that it will.
-            grace::wait();
-            let reading = Instant::now();
-            let flows = services.map(|services| sweep::flows(&maps, &services)).transpose()?;
-            let nat = sweep::nat(&maps, &idle, config::model::Service::IDLE)?;
-            Ok(Swept { began, prepared, read: reading.elapsed(), flows, nat })
-        }));
-    }
-
-    fn on_swept(&mut self, swept: Result<Result<Swept>>) -> Result<()> {
-        let applying = Instant::now();
-        self.sweep_at = applying + SWEEP;
-        let swept = swept??;
-        self.sweep_at = Instant::now() + SWEEP.max(swept.began.elapsed() * SWEEP_SHARE);
-        if let Some(flows) = swept.flows {
-            self.node.swept(flows, swept.began)?;
-        }
-        self.node.nat_swept(swept.nat, swept.began)?;
-        let looped = swept.prepared + applying.elapsed();
-        tracing::trace!(loop_us = looped.as_micros(), read_us = swept.read.as_micros(), "swept");
-        Ok(())
-    }
-}
-
-/// What a freeze is on.
-fn frozen_words(service: Option<&str>) -> String {
-    service.map_or("all services".into(), |service| format!("service {service}"))
 }
 
 /// The task's result; never, while there is no task.
