@@ -25,6 +25,8 @@ const STEP: Duration = Duration::from_millis(200);
 pub(super) struct Noted {
     /// By service, backend and its address: one that succeeds it goes on where it was.
     phases: HashMap<Key, (Phase, Instant)>,
+    /// By service: how long its window is, and since when. What a shorter one forgot is forgotten.
+    windows: HashMap<String, (Duration, Instant)>,
     /// Services whose backups serve though enough others are well.
     enough: HashMap<String, Instant>,
 }
@@ -83,7 +85,11 @@ impl Scene {
         let now = self.now;
         let mut phases = HashMap::new();
         let mut enough = HashMap::new();
+        let mut windows = HashMap::new();
         for running in &self.node.services {
+            let (name, window) = (&running.config.name, running.config.failover.window);
+            let known = self.noted.windows.get(name).filter(|known| known.0 == window);
+            windows.insert(name.clone(), known.copied().unwrap_or((window, now)));
             for backend in &running.backends {
                 let phase = backend.admission.phase();
                 let key = key(running, backend);
@@ -98,7 +104,7 @@ impl Scene {
                 enough.insert(name.clone(), since);
             }
         }
-        (self.noted.phases, self.noted.enough) = (phases, enough);
+        self.noted = Noted { phases, windows, enough };
     }
 
     fn is_frozen(&self, running: &Running) -> bool {
@@ -266,9 +272,10 @@ impl Scene {
             }
             if backend.ruling.kept == Some(Kept::Window) {
                 let removed = running.backends.iter().filter_map(|b| b.ruling.removed_at);
-                let within = removed.filter(|at| *at + config.failover.window > self.now);
+                let (window, since) = self.noted.windows[&config.name];
+                let within = removed.filter(|at| *at >= since && *at + window > self.now);
                 if let Some(first) = within.min() {
-                    by(first + config.failover.window, "the window's next place")?;
+                    by(first + window, "the window's next place")?;
                 }
             }
         }
