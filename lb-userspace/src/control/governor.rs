@@ -175,13 +175,15 @@ impl Governor {
             self.wants_test = false;
             // How long enough have been well is counted from the thaw on.
             self.backups.enough_since = None;
+            let out = seen.iter().filter(|s| self.counts(s) && s.ruling.is_out).count();
+            self.counts = Counts { out, ..self.count(seen) };
+            self.note_panic(self.counts, now);
             return seen.iter().map(|s| self.frozen(s)).collect();
         }
         self.use_backups(seen, now);
         self.forget_removals(now);
         let counts = self.count(seen);
-        let is_panic = counts.failing > counts.most;
-        self.panic = is_panic.then(|| self.panic.unwrap_or(now));
+        let is_panic = self.note_panic(counts, now);
         let is_mass = is_mass(counts);
         let is_tested = around.tested_at.is_some_and(|at| now < at + TEST_COUNTS);
         let mut rulings: Vec<Ruling> = seen.iter().map(|s| self.plainly(s)).collect();
@@ -270,6 +272,13 @@ impl Governor {
         }
         self.counts = counts;
         Some(ruling)
+    }
+
+    /// Whether more fail than may be out.
+    fn note_panic(&mut self, counts: Counts, now: Instant) -> bool {
+        let is_panic = counts.failing > counts.most;
+        self.panic = is_panic.then(|| self.panic.unwrap_or(now));
+        is_panic
     }
 
     /// How many backends count, as of the last ruling.

@@ -11,7 +11,8 @@
 //!
 //! An address that was found is never lost again: whatever fails, the last one is kept. Of several
 //! addresses the present one stays, else the lowest is taken, if the configuration holds with it: no
-//! name can make two backends one, or one of them a VIP.
+//! name can make two backends one, or one of them a VIP. Nor is an address left whose backend serves
+//! and cannot be spared: then the new one waits.
 //!
 //! Pure: answers and time are arguments. [`Follower`] is the edge, which asks.
 
@@ -108,6 +109,18 @@ impl Names {
         answers: Vec<(Lookup, Answer)>,
         now: Instant,
     ) -> Vec<News> {
+        self.settle_where(config, answers, |_| Ok(()), now)
+    }
+
+    /// The same where the address that a name has may not always be left: `may_leave` says why not.
+    /// Then it is asked again with the next answer, of whatever name.
+    pub fn settle_where(
+        &mut self,
+        config: &Config,
+        answers: Vec<(Lookup, Answer)>,
+        may_leave: impl FnMut(&Lookup) -> Result<(), String>,
+        now: Instant,
+    ) -> Vec<News> {
         let answered = answers.iter().map(|(lookup, _)| lookup);
         let offered = self.0.iter().filter(|(_, known)| known.offered.is_some());
         let touched: BTreeSet<&Lookup> =
@@ -120,7 +133,8 @@ impl Names {
             }
         }
         if self.0.values().any(|known| known.offered.is_some() && !known.is_refused) {
-            self.settle_offers(config, now);
+            let ready = self.ready(may_leave, now);
+            self.settle_offers(&ready, config, now);
         }
         before.into_iter().filter_map(|(lookup, was)| self.news(lookup, &was)).collect()
     }
@@ -137,12 +151,32 @@ impl Names {
         }
     }
 
+    /// The names whose offers may be taken.
+    fn ready(
+        &mut self,
+        mut may_leave: impl FnMut(&Lookup) -> Result<(), String>,
+        now: Instant,
+    ) -> BTreeSet<Lookup> {
+        let mut ready = BTreeSet::new();
+        for (lookup, known) in &mut self.0 {
+            let Some(offered) = known.offered else { continue };
+            let may = if known.address.is_some() { may_leave(lookup) } else { Ok(()) };
+            match may {
+                Ok(()) => _ = ready.insert(lookup.clone()),
+                Err(why) => known.fail(format!("resolves to {offered}, which waits: {why}"), now),
+            }
+        }
+        ready
+    }
+
     /// All offers at once, as two names may have changed places; else each by itself, as long as one
     /// makes way for another.
-    fn settle_offers(&mut self, config: &Config, now: Instant) {
+    fn settle_offers(&mut self, ready: &BTreeSet<Lookup>, config: &Config, now: Instant) {
         loop {
             let offer = |(l, k): (&Lookup, &Known)| k.offered.map(|address| (l.clone(), address));
-            let offers: Vec<(Lookup, IpAddr)> = self.0.iter().filter_map(offer).collect();
+            let is_ready = |(lookup, _): &(&Lookup, &Known)| ready.contains(*lookup);
+            let offers: Vec<(Lookup, IpAddr)> =
+                self.0.iter().filter(is_ready).filter_map(offer).collect();
             if offers.is_empty() {
                 return;
             }

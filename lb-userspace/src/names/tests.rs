@@ -283,3 +283,22 @@ fn the_time_to_live_counts_within_bounds() {
         assert_eq!(again, Duration::from_secs(expect), "{seconds:?}");
     }
 }
+
+#[test]
+fn an_address_that_cannot_be_left_is_kept_until_it_can() {
+    let now = Instant::now();
+    let mut names = fresh(now);
+    names.settle(&config(), vec![answer("a=10.0.0.1")], now);
+    let not_a = |what: &Lookup| if *what == lookup("a") { Err("web".to_owned()) } else { Ok(()) };
+    // A first address leaves none.
+    let both = || vec![answer("a=10.0.0.3"), answer("b=10.0.0.4")];
+    names.settle_where(&config(), both(), not_a, now);
+    let waits = "a 10.0.0.1 (resolves to 10.0.0.3, which waits: web); b 10.0.0.4; ";
+    assert!(shown(&names).contains(waits), "{}", shown(&names));
+    names.settle_where(&config(), vec![answer("b=10.0.0.4")], not_a, now);
+    assert!(shown(&names).contains(waits), "{}", shown(&names));
+    let news = names.settle(&config(), vec![answer("b=10.0.0.4")], now);
+    let (from, to) = (Some([10, 0, 0, 1].into()), [10, 0, 0, 3].into());
+    assert_eq!(news, [News::Moved { lookup: lookup("a"), from, to }]);
+    assert!(shown(&names).contains("a 10.0.0.3; b 10.0.0.4; "), "{}", shown(&names));
+}

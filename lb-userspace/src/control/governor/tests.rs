@@ -127,6 +127,25 @@ fn frozen_is_frozen() {
 }
 
 #[test]
+fn whether_it_is_a_panic_is_told_while_frozen_too() {
+    let now = Instant::now();
+    let mut governor = Governor::new(LIMITS);
+    for (backends, is_frozen, is_panic) in [
+        ("SSS", false, true),
+        ("SSS", true, true),
+        ("UUU", true, false),
+        ("HHH", true, true),
+        ("UUH", true, false),
+    ] {
+        let seen: Vec<Seen> = backends.chars().map(of).collect();
+        governor.rule(&seen, Circumstances { is_frozen, tested_at: Some(now) }, now);
+        assert_eq!(governor.panic_since().is_some(), is_panic, "{backends}");
+        let failing = backends.chars().filter(|c| *c != 'U').count();
+        assert_eq!(governor.last_counts().failing, failing, "{backends}");
+    }
+}
+
+#[test]
 fn the_window_lets_some_go_at_a_time() {
     let start = Instant::now();
     let in_window = Percent::new(20).unwrap();

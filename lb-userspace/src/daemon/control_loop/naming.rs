@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::ControlLoop;
 use crate::config::model::Lookup;
 use crate::config::{Config, validate};
+use crate::control::capacity::Leave;
 use crate::control::handle::{Actor, BackendChange, Reply};
 use crate::control::node::Node;
 use crate::names::{Answer, Follower, Names, News, lookups};
@@ -177,7 +178,9 @@ impl ControlLoop {
     /// Takes what the DNS said.
     pub(super) async fn on_answers(&mut self, answers: Vec<(Lookup, Answer)>) {
         let now = Instant::now();
-        let news = self.naming.names.settle(&self.state.config, answers, now);
+        let mut leave = Leave::of(&self.node);
+        let may_leave = |lookup: &Lookup| leave.may(lookup);
+        let news = self.naming.names.settle_where(&self.state.config, answers, may_leave, now);
         if let Err(error) = self.put_in_force(&news) {
             let why = format!("{error:#}");
             for moved in &news {

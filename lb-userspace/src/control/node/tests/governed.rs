@@ -206,20 +206,72 @@ fn no_more_are_taken_out_by_hand_than_may_fail() {
         let missed = |world: &World, name| crate::control::capacity::missed(world.running(), name);
         let mut world = world(6, |_| ());
         for name in ["b0", "b1", "b2"] {
-            let drain = Drain {
-                reason: None,
-                actor: "test".into(),
-                at_ms: 0,
-                until_ms: None,
-                maintenance: false,
-            };
             assert_eq!(missed(&world, name), None, "{name}");
-            world.node.set_drain("web", name, Some(drain)).unwrap();
+            world.node.set_drain("web", name, Some(by_hand())).unwrap();
         }
         let said = missed(&world, "b3").unwrap();
         assert_eq!(
             said,
             "this leaves 2 of 6 backends of web: that is less than `max_removed` would leave"
         );
+    });
+}
+
+/// The operator's drain.
+fn by_hand() -> Drain {
+    Drain { reason: None, actor: "test".into(), at_ms: 0, until_ms: None, maintenance: false }
+}
+
+#[test]
+fn those_that_fail_and_are_kept_are_not_more_to_spare() {
+    on_a_runtime(|| {
+        let missed = |world: &World, name| crate::control::capacity::missed(world.running(), name);
+        let mut world = world(3, |_| ());
+        for name in ["b0", "b1", "b2"] {
+            world.health(name, false);
+        }
+        world.node.on_self_test(true).unwrap();
+        let kept: Vec<String> = world
+            .running()
+            .backends
+            .iter()
+            .filter(|b| b.ruling.kept.is_some())
+            .map(|b| b.config.name.clone())
+            .collect();
+        assert_eq!(kept.len(), 1, "of three that are dead one is kept");
+        let said = missed(&world, &kept[0]).unwrap();
+        assert_eq!(said, "this leaves 0 of 3 backends of web: nothing would be left to serve it");
+    });
+}
+
+#[test]
+fn a_name_moves_where_its_backend_can_be_spared() {
+    on_a_runtime(|| {
+        let mut world = world(3, |service| {
+            for backend in &mut service.backends {
+                let host = format!("{}.example", backend.name);
+                Arc::make_mut(backend).host = Some(host.parse().unwrap());
+            }
+        });
+        ["b0", "b1", "b2"].into_iter().for_each(|name| world.health(name, true));
+        let lookup = |world: &World, at: usize| {
+            let running = world.running();
+            running.config.lookup(&running.backends[at].config).unwrap()
+        };
+        let may = |world: &World| {
+            let mut leave = crate::control::capacity::Leave::of(&world.node);
+            [0, 1, 2].map(|at| leave.may(&lookup(world, at)).err().unwrap_or_default())
+        };
+        let waits = "as many backends of web as may fail are not up yet";
+        assert_eq!(may(&world), ["", "", waits], "half of three is two");
+        world.health("b0", false);
+        assert_eq!(may(&world), ["", "", waits], "one is out: its own may move");
+        world.health("b1", false);
+        assert_eq!(may(&world), ["", "", waits]);
+        ["b0", "b1"].into_iter().for_each(|name| world.health(name, true));
+        world.node.set_frozen(|_| true).unwrap();
+        assert_eq!(may(&world), ["health of web is frozen"; 3], "nobody goes in or out");
+        world.node.set_drain("web", "b2", Some(by_hand())).unwrap();
+        assert_eq!(may(&world)[2], "", "it serves nobody");
     });
 }
