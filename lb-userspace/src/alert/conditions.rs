@@ -10,10 +10,11 @@ mod view;
 use std::collections::BTreeSet;
 
 use super::{Kind, Severity};
-use crate::report::{BackendState, HealthState, Interface, Warning, long_age};
+use crate::report::{BackendState, Freeze, HealthState, Interface, Warning, long_age};
 
 pub use view::{
-    BackendView, Drained, Flapping, LatencyOff, Panic, ServiceView, ShareOff, StaleName, Unprobed,
+    BackendView, Drained, Flapping, HopProblem, LatencyOff, Panic, ServiceView, ShareOff,
+    StaleName, Unprobed,
 };
 
 /// What is wrong, worst first, and whose state is not known yet.
@@ -95,7 +96,6 @@ impl Found {
                 said.latency(backend),
                 said.share(backend),
                 said.drained(backend),
-                said.expired(backend),
             ]
             .into_iter()
             .flatten(),
@@ -130,8 +130,7 @@ impl Said {
             "PANIC: {failing} of {counted} backends fail, and at most {may_be_out} may be out: it \
              fails open, and those that are kept get traffic though they fail"
         );
-        let next = Some(format!("lb backend list {}", self.subject));
-        let since_ms = self.ago(panic.since_ms);
+        let (next, since_ms) = (service.first_check(), self.ago(panic.since_ms));
         Some(Warning { next, since_ms, ..self.critical(Kind::Panic, message) })
     }
 
@@ -171,19 +170,25 @@ impl Said {
                 _ => "",
             };
             let message = format!("serves with {serving} of {total} backends{last}");
-            Warning {
-                next: Some(format!("lb backend list {}", self.subject)),
-                ..self.warning(Kind::CapacityLow, message)
-            }
+            let next = service.first_check();
+            Warning { next, ..self.warning(Kind::CapacityLow, message) }
         })
     }
 
     fn backups(&self, service: &ServiceView<'_>) -> Option<Warning> {
-        service.uses_backups.then(|| {
-            let next = Some(format!("lb backend list {}", self.subject));
-            let message = "is served by its backups: too few of the others are well".to_owned();
-            Warning { next, ..self.warning(Kind::CapacityLow, message) }
-        })
+        let serves = |b: &BackendView<'_>| b.is_backup && b.takes();
+        if !service.uses_backups || !service.backends.iter().any(serves) {
+            return None;
+        }
+        let message = match service.backups_rest_in_ms {
+            None => "is served by its backups: too few of the others are well".to_owned(),
+            Some(left) => format!(
+                "is served by its backups: enough of the others are well again, and alone in {}",
+                long_age(left)
+            ),
+        };
+        let next = service.first_check();
+        Some(Warning { next, ..self.warning(Kind::CapacityLow, message) })
     }
 
     /// One for the service: what is short on the balancer is so for many of its backends.
@@ -191,13 +196,18 @@ impl Said {
         let all = || service.backends.iter().filter_map(|b| b.unprobed);
         let first = all().max_by_key(|unprobed| unprobed.since_ms)?;
         let (count, total) = (all().count(), service.backends.len());
+        let was_known =
+            |b: &BackendView<'_>| b.unprobed.is_some() && b.health != HealthState::Unknown;
+        let meanwhile = match service.backends.iter().any(was_known) {
+            true => "they keep the health that they had",
+            false => "they stay out until a probe passes",
+        };
         let message = format!(
-            "cannot be probed ({count} of {total} backends): {}; for {} they keep the health that \
-             they had",
+            "cannot be probed ({count} of {total} backends): {}; for {} {meanwhile}",
             first.why,
             long_age(first.since_ms)
         );
-        let next = Some(format!("lb backend list {}", self.subject));
+        let next = service.first_check();
         let since_ms = self.ago(first.since_ms);
         Some(Warning { next, since_ms, ..self.warning(Kind::NoProbe, message) })
     }
@@ -210,27 +220,39 @@ impl Said {
             "is frozen by {}{reason}, and thaws in {left}: no backend goes in or out meanwhile",
             freeze.actor
         );
-        let thaw = freeze.service.as_ref().map_or(String::new(), |service| format!(" {service}"));
         Some(Warning {
             severity: Severity::Info,
-            next: Some(format!("lb health thaw{thaw}")),
+            next: Some(thaw(freeze)),
             since_ms: Some(freeze.since_ms),
             ..self.warning(Kind::Override, message)
         })
     }
 
     fn no_capacity(&self, service: &ServiceView<'_>) -> Warning {
-        let alive = |b: &&BackendView<'_>| b.state != BackendState::Down;
-        let drained = service.backends.iter().find(|b| alive(b) && b.drained.is_some());
         let total = service.backends.len();
-        let message = match service.backends.iter().any(|b| alive(&b)) {
+        let message = match service.backends.iter().any(is_alive) {
             true => "has only draining backends: they get the new traffic too, as nothing else is \
                      left"
                 .to_owned(),
             false => format!("has no backend left of {total}: the service is down"),
         };
-        let next = drained.map(|b| format!("lb backend ready {}/{}", self.subject, b.name));
+        let next = self.way_back(service);
         Warning { next, ..self.critical(Kind::CapacityLow, message) }
+    }
+
+    /// What brings a service without backends back soonest.
+    fn way_back(&self, service: &ServiceView<'_>) -> Option<String> {
+        let find = |is_it: fn(&BackendView<'_>) -> bool| service.backends.iter().find(|b| is_it(b));
+        let ready = |b: &BackendView<'_>| format!("lb backend ready {}/{}", self.subject, b.name);
+        let waits = |b: &BackendView<'_>| b.health == HealthState::Up && b.drained.is_none();
+        if let Some(drained) = find(|b| is_alive(b) && b.drained.is_some()) {
+            return Some(ready(drained));
+        }
+        let thawed = service.frozen.as_ref().filter(|_| find(waits).is_some()).map(thaw);
+        thawed
+            .or_else(|| service.first_check())
+            .or_else(|| find(|b| b.drained.is_some()).map(ready))
+            .or_else(|| service.backends.iter().find_map(|b| b.by_hand.clone()))
     }
 
     fn down(&self, backend: &BackendView<'_>) -> Option<Warning> {
@@ -251,8 +273,9 @@ impl Said {
     }
 
     fn no_next_hop(&self, backend: &BackendView<'_>) -> Option<Warning> {
-        let problem = backend.hop_problem.as_ref()?;
-        Some(self.warning(Kind::NoNextHop, format!("has no next hop: {problem}")))
+        let HopProblem { why, by_hand } = backend.hop_problem.as_ref()?;
+        let message = format!("has no next hop: {why}");
+        Some(Warning { next: Some(by_hand.clone()), ..self.warning(Kind::NoNextHop, message) })
     }
 
     fn stale_name(&self, backend: &BackendView<'_>) -> Option<Warning> {
@@ -266,7 +289,7 @@ impl Said {
     fn kept(&self, backend: &BackendView<'_>) -> Option<Warning> {
         let kept = backend.kept?;
         let message = format!("is kept in service though it fails: {kept}");
-        let maint = format!("lb backend maint {} --force", self.subject);
+        let maint = format!("lb backend maint {}", self.subject);
         let (next, since_ms) = (Some(maint), self.ago(backend.since_ms));
         Some(Warning { next, since_ms, ..self.warning(Kind::Governor, message) })
     }
@@ -310,9 +333,8 @@ impl Said {
 
     fn drained(&self, backend: &BackendView<'_>) -> Option<Warning> {
         let drained = backend.drained.as_ref()?;
-        let since = long_age(self.now_ms.saturating_sub(drained.at_ms));
         let reason = drained.reason.map_or(String::new(), |reason| format!(" (\"{reason}\")"));
-        let left = backend.flows.map_or(String::new(), |flows| {
+        let flows = backend.flows.map_or(String::new(), |flows| {
             format!(", {flows} {} left", if flows == 1 { "flow" } else { "flows" })
         });
         let passes = match backend.health {
@@ -320,26 +342,35 @@ impl Said {
             HealthState::Unknown | HealthState::Down => "",
         };
         let (actor, what) = (drained.actor, drained.what());
-        let message = format!("is {what} for {since} by {actor}{reason}{left}{passes}");
+        let next = Some(format!("lb backend ready {}", self.subject));
+        if let Some(until) = drained.until_ms.filter(|until| *until <= self.now_ms) {
+            let past = long_age(self.now_ms - until);
+            let message =
+                format!("is still {what} by {actor}{reason}, {past} past its end{flows}{passes}");
+            let warning = self.warning(Kind::OverrideExpired, message);
+            return Some(Warning { next, since_ms: Some(until), ..warning });
+        }
+        let end = drained.until_ms.map_or(String::new(), |until| {
+            format!(", to end in {}", long_age(until - self.now_ms))
+        });
+        let since = long_age(self.now_ms.saturating_sub(drained.at_ms));
+        let message = format!("is {what} for {since} by {actor}{reason}{end}{flows}{passes}");
         Some(Warning {
             severity: Severity::Info,
-            next: Some(format!("lb backend ready {}", self.subject)),
+            next,
             since_ms: Some(drained.at_ms),
             ..self.warning(Kind::Override, message)
         })
     }
+}
 
-    fn expired(&self, backend: &BackendView<'_>) -> Option<Warning> {
-        let drained = backend.drained.as_ref()?;
-        let until = drained.until_ms.filter(|until| *until <= self.now_ms)?;
-        let past = long_age(self.now_ms - until);
-        let (actor, what) = (drained.actor, drained.what());
-        let reason = drained.reason.map_or(String::new(), |reason| format!(" (\"{reason}\")"));
-        let message = format!("is still {what} by {actor}{reason}, {past} past its end");
-        Some(Warning {
-            next: Some(format!("lb backend ready {}", self.subject)),
-            since_ms: Some(until),
-            ..self.warning(Kind::OverrideExpired, message)
-        })
-    }
+/// Whether it can take traffic if nothing else is left.
+fn is_alive(backend: &BackendView<'_>) -> bool {
+    backend.state != BackendState::Down
+}
+
+/// The command that ends a freeze.
+fn thaw(freeze: &Freeze) -> String {
+    let service = freeze.service.as_ref().map_or(String::new(), |service| format!(" {service}"));
+    format!("lb health thaw{service}")
 }

@@ -214,7 +214,7 @@ mod tests {
             severity,
             subject: subject.into(),
             message: "is down for 3s: refused:\r\n\u{1b}[31m".into(),
-            next: Some("nc -vz 10.0.0.12 80".into()),
+            next: Some("nc -vz -w 5 10.0.0.12 80".into()),
             since_ms: Some(5_000),
         };
         Item { condition, began_ms: 5_000, lasted_ms, again: false }
@@ -233,13 +233,13 @@ mod tests {
             "severity": "warning",
             "title": "lb-1: web/web-02 backend-down, and 1 more",
             "message": "warning: web/web-02 is down for 3s: refused:   [31m\n  \
-                        next: nc -vz 10.0.0.12 80\nresolved: api capacity-low, after 1m 1s",
+                        next: nc -vz -w 5 10.0.0.12 80\nresolved: api capacity-low, after 1m 1s",
             "alerts": [
                 {
                     "id": "backend-down:web/web-02", "status": "firing", "kind": "backend-down",
                     "severity": "warning", "subject": "web/web-02", "service": "web",
                     "backend": "web-02", "message": "is down for 3s: refused:   [31m",
-                    "next": "nc -vz 10.0.0.12 80", "since_ms": 5_000, "lasted_ms": null,
+                    "next": "nc -vz -w 5 10.0.0.12 80", "since_ms": 5_000, "lasted_ms": null,
                     "repeated": false,
                 },
                 {

@@ -103,9 +103,9 @@ pub(crate) enum Command {
     /// Replace the configuration in force by a file's
     ///
     /// The file is checked first, here and by the daemon; nothing changes unless all of it is
-    /// valid. `[node]` can't change while the daemon runs. In nat established connections stay; in
-    /// dsr backends that come, go or get another weight break those of the slots that change
-    /// owner. A backend that gets another address loses its own in both. Survives a restart.
+    /// valid. `[node]` can't change while the daemon runs. Established connections stay, those of
+    /// a backend that leaves or gets another address on the server that they are on. Survives a
+    /// restart.
     #[command(after_help = "Example:\n  lb apply lb.toml --dry-run && sudo lb apply lb.toml")]
     Apply {
         /// The whole configuration, as for `lb run`
@@ -258,8 +258,7 @@ pub(crate) enum BackendCommand {
     },
     /// Add a backend: it takes its share of new connections once its probes pass
     ///
-    /// Some 1/N of new connections go to it. In nat established ones stay; in dsr those of the
-    /// slots that it takes over move to it, and break. Survives a restart.
+    /// Some 1/N of new connections go to it; established ones stay. Survives a restart.
     #[command(
         after_help = "Example:\n  sudo lb backend add web/web-03 --address 10.0.0.13 --weight 2"
     )]
@@ -289,9 +288,8 @@ pub(crate) enum BackendCommand {
     /// Remove a backend at once; to let its connections finish, drain it first
     ///
     /// Drain it, wait for `idle_timeout` and until `lb status` shows no more flows, then remove it.
-    /// In nat its established connections stay until they end, drained or not; in dsr those that
-    /// are not recorded by a drain break, as do those of the few other slots that change owner.
-    /// Survives a restart.
+    /// Its established connections stay on its server until they end, drained or not, as long as
+    /// that serves. Survives a restart.
     #[command(
         after_help = "Example:\n  sudo lb backend drain web/web-02   # wait for idle_timeout, and until no flows are left\n  sudo lb backend remove web/web-02"
     )]
@@ -305,8 +303,7 @@ pub(crate) enum BackendCommand {
     },
     /// Change a backend's relative share of new connections
     ///
-    /// In nat established ones stay; in dsr those of the slots that change owner move, and break.
-    /// Survives a restart.
+    /// Established ones stay. Survives a restart.
     Weight {
         /// The backend, such as web/web-01
         #[arg(value_name = "SERVICE/NAME")]
@@ -322,7 +319,7 @@ pub(crate) enum BackendCommand {
         after_help = "Example:\n  sudo lb backend drain web/web-02 --reason \"kernel update\" --for 30m"
     )]
     Drain(TakeOut),
-    /// The same for one that will be rebooted or repaired: that its probes fail is no news
+    /// Drain a backend that will be rebooted or repaired: that its probes fail is no news
     ///
     /// Survives a restart, and ends with `lb backend ready`, never by itself.
     #[command(

@@ -17,7 +17,7 @@ pub(super) fn probe_by_hand(service: &Service, backend: &Backend) -> Option<Stri
     let (ip, port) = (target.ip(), target.port());
     Some(match &service.health.probe {
         Probe::None => return None,
-        Probe::Tcp => format!("nc -vz {ip} {port}"),
+        Probe::Tcp => format!("nc -vz -w 5 {ip} {port}"),
         Probe::Http(http) => curl(target, http),
         Probe::Grpc(grpc) => grpc_health_probe(target, grpc),
         Probe::Dns(Dns { name, record, .. }) => {
@@ -49,7 +49,7 @@ pub(super) fn look_up(host: &HostName, family: Family) -> String {
 }
 
 fn curl(target: SocketAddr, http: &Http) -> String {
-    let mut command = "curl -v".to_owned();
+    let mut command = "curl -v -m 5".to_owned();
     // Writing to a String doesn't fail.
     match http.method {
         Method::Get => {}
@@ -126,19 +126,24 @@ mod tests {
     fn a_probe_can_be_asked_by_hand() {
         let http = "http = \"/healthz\"";
         for (listen, health, address, expect) in [
-            ("192.0.2.10:80", http, "10.0.0.11", Some("curl -v http://10.0.0.11:80/healthz")),
-            ("[2001:db8::10]:80", http, "fd00::11", Some("curl -v 'http://[fd00::11]:80/healthz'")),
+            ("192.0.2.10:80", http, "10.0.0.11", Some("curl -v -m 5 http://10.0.0.11:80/healthz")),
+            (
+                "[2001:db8::10]:80",
+                http,
+                "fd00::11",
+                Some("curl -v -m 5 'http://[fd00::11]:80/healthz'"),
+            ),
             (
                 "192.0.2.10:80",
                 "http = \"/a?b='&c\", host = \"example.org\", port = 81",
                 "10.0.0.11",
-                Some("curl -v -H 'Host: example.org' 'http://10.0.0.11:81/a?b='\\''&c'"),
+                Some("curl -v -m 5 -H 'Host: example.org' 'http://10.0.0.11:81/a?b='\\''&c'"),
             ),
             (
                 "192.0.2.10:443",
                 "https = \"/x\", sni = \"a.example\", insecure = true, method = \"HEAD\"",
                 "10.0.0.11",
-                Some("curl -v --head -k --connect-to ::10.0.0.11:443 https://a.example:443/x"),
+                Some("curl -v -m 5 --head -k --connect-to ::10.0.0.11:443 https://a.example:443/x"),
             ),
             (
                 "192.0.2.10:50051",
@@ -170,8 +175,8 @@ mod tests {
                      HOLDFAST_PORT=80 /bin/x 'a b'",
                 ),
             ),
-            ("192.0.2.10:443", "tcp = true", "10.0.0.11", Some("nc -vz 10.0.0.11 443")),
-            ("[2001:db8::10]:443", "tcp = true", "fd00::11", Some("nc -vz fd00::11 443")),
+            ("192.0.2.10:443", "tcp = true", "10.0.0.11", Some("nc -vz -w 5 10.0.0.11 443")),
+            ("[2001:db8::10]:443", "tcp = true", "fd00::11", Some("nc -vz -w 5 fd00::11 443")),
             ("192.0.2.10:80", "none = true", "10.0.0.11", None),
         ] {
             let source = format!(

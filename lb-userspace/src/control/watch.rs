@@ -15,8 +15,8 @@ use super::service::Running;
 use super::status::{hop_problem, milliseconds};
 use crate::alert::Clock;
 use crate::alert::conditions::{
-    BackendView, Drained, Flapping, Found, LatencyOff, Panic, ServiceView, ShareOff, StaleName,
-    Unprobed,
+    BackendView, Drained, Flapping, Found, HopProblem, LatencyOff, Panic, ServiceView, ShareOff,
+    StaleName, Unprobed,
 };
 use crate::alert::latency::{self, Usual};
 use crate::alert::share::{self, Member, Window};
@@ -168,6 +168,11 @@ impl Watch {
                 }
             }),
             uses_backups: running.governor.uses_backups(),
+            // Of no rulings none waits: what is next is the backups' return.
+            backups_rest_in_ms: running
+                .governor
+                .next(std::iter::empty())
+                .map(|at| milliseconds(at.saturating_duration_since(now))),
             frozen: scene.freezes.of(name).map(|freeze| Freeze {
                 since_ms: self.clock.of_epoch(freeze.since_ms),
                 until_ms: self.clock.of_epoch(freeze.until_ms),
@@ -191,7 +196,8 @@ impl Watch {
         let off = self.usual.get(&backend.probe).and_then(Usual::off);
         let is_up = health.state == HealthState::Up;
         let off = off.filter(|_| is_up);
-        let is_asked = !is_up || off.is_some();
+        let flaps = health.falls > 1 && age(health.since) < FLAPPED;
+        let is_asked = !is_up || off.is_some() || flaps || health.unprobed.is_some();
         let latency = off.map(|latency::Off { recent_ms, usual_ms, since }| LatencyOff {
             recent_ms,
             usual_ms,
@@ -216,16 +222,20 @@ impl Watch {
                 until_ms: drain.until_ms.map(|end| self.clock.of_epoch(end)),
                 maintenance: drain.maintenance,
             }),
+            is_backup: backend.config.backup,
             is_standby: backend.ruling.is_standby,
             kept: backend.ruling.kept,
-            flapping: (health.falls > 1 && age(health.since) < FLAPPED).then(|| Flapping {
+            flapping: flaps.then(|| Flapping {
                 falls: health.falls,
                 held_ms: health
                     .held_until
                     .map_or(0, |until| milliseconds(until.saturating_duration_since(now))),
             }),
             flows: backend.drain.as_ref().and_then(|_| node.flows(running, backend)),
-            hop_problem: hop_problem(node, backend),
+            hop_problem: hop_problem(node, backend).map(|why| {
+                let address = backend.config.address;
+                HopProblem { why, by_hand: format!("ip route get {address}; ping -c 3 {address}") }
+            }),
             stale_name: stale_name(names, running, backend, now),
             latency,
             share: share.map(|share::Off { share, expected, flows, since }| ShareOff {

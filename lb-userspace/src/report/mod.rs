@@ -445,7 +445,7 @@ pub(crate) fn sample() -> Status {
             severity: Severity::Warning,
             subject: "web/web-02".into(),
             message: "is down for 4m 12s: connection refused on 10.0.0.12:80".into(),
-            next: Some("curl -v http://10.0.0.12:80/healthz".into()),
+            next: Some("curl -v -m 5 http://10.0.0.12:80/healthz".into()),
             since_ms: None,
         }],
         services: vec![Service {

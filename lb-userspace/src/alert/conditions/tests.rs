@@ -21,7 +21,7 @@ fn down(backend: &mut BackendView<'static>) {
     backend.state = BackendState::Down;
     backend.since_ms = 3_000;
     backend.last_failure = Some("refused: connection refused on 10.0.0.12:80");
-    backend.by_hand = Some("nc -vz 10.0.0.12 80".into());
+    backend.by_hand = Some("nc -vz -w 5 10.0.0.12 80".into());
 }
 
 fn found(change: impl FnOnce(&mut ServiceView<'static>), backends: usize) -> Vec<String> {
@@ -83,7 +83,7 @@ fn a_backend_is_down() {
                 "is down for 3s: refused: connection refused on 10.0.0.12:80; found and taken \
                       out within 204 ms of the first failing probe"
                     .into(),
-            next: Some("nc -vz 10.0.0.12 80".into()),
+            next: Some("nc -vz -w 5 10.0.0.12 80".into()),
             since_ms: Some(NOW - 3_000),
         }
     );
@@ -122,6 +122,38 @@ fn capacity() {
 }
 
 #[test]
+fn a_service_without_backends_says_what_may_bring_one_back() {
+    let next = |change: fn(&mut ServiceView<'static>)| {
+        let mut service = service(2);
+        service.backends.iter_mut().for_each(down);
+        change(&mut service);
+        let found = conditions(&[], [service], NOW).conditions;
+        assert_eq!(found[0].severity, Severity::Critical, "{found:?}");
+        found[0].next.clone().unwrap_or_default()
+    };
+    assert_eq!(next(|_| ()), "nc -vz -w 5 10.0.0.12 80");
+    assert_eq!(
+        next(|s| drain(&mut s.backends[1], BackendState::Drained)),
+        "lb backend ready web/b"
+    );
+    let by_hand = |s: &mut ServiceView<'static>| {
+        s.backends.iter_mut().for_each(|b| drain(b, BackendState::Down));
+    };
+    assert_eq!(next(by_hand), "lb backend ready web/a");
+    let held_out = |s: &mut ServiceView<'static>| {
+        s.backends[1].health = HealthState::Up;
+        s.frozen = Some(Freeze {
+            service: None,
+            reason: None,
+            actor: "uid 0".into(),
+            since_ms: NOW,
+            until_ms: NOW + 60_000,
+        });
+    };
+    assert_eq!(next(held_out), "lb health thaw");
+}
+
+#[test]
 fn one_that_is_not_probed_yet_is_not_missing() {
     let mut service = service(2);
     service.backends[1].health = HealthState::Unknown;
@@ -157,7 +189,7 @@ fn drains() {
 fn everything_else() {
     let since_ms = 61_000;
     type Change = fn(&mut ServiceView<'static>);
-    let rows: [(Change, &str); 10] = [
+    let rows: [(Change, &str); 12] = [
         (
             |s| {
                 let (failing, counted, may_be_out, since_ms) = (3, 3, 2, 61_000);
@@ -167,16 +199,30 @@ fn everything_else() {
              open, and those that are kept get traffic though they fail",
         ),
         (
-            |s| s.uses_backups = true,
+            |s| (s.uses_backups, s.backends[2].is_backup) = (true, true),
             "warning capacity-low web is served by its backups: too few of the others are well",
         ),
+        (
+            |s| {
+                (s.uses_backups, s.backends[2].is_backup) = (true, true);
+                s.backups_rest_in_ms = Some(9_000);
+            },
+            "warning capacity-low web is served by its backups: enough of the others are well \
+             again, and alone in 9s",
+        ),
+        (|s| s.uses_backups = true, ""),
         (
             |s| s.violations = 2,
             "critical coverage web had 2 recorded flows that packets would have missed: a bug that \
              may have broken them; please report it with the output of `next`",
         ),
         (
-            |s| s.backends[0].hop_problem = Some("10.0.0.11 does not answer ARP".into()),
+            |s| {
+                s.backends[0].hop_problem = Some(HopProblem {
+                    why: "10.0.0.11 does not answer ARP".into(),
+                    by_hand: "ip route get 10.0.0.11".into(),
+                })
+            },
             "warning no-next-hop web/a has no next hop: 10.0.0.11 does not answer ARP",
         ),
         (
@@ -233,13 +279,14 @@ fn everything_else() {
     for (until_ms, expect) in [
         (None, "info override web/a is in maintenance for 2m by uid 0 (\"disk\"); its probes pass"),
         (
-            Some(NOW + 1),
-            "info override web/a is in maintenance for 2m by uid 0 (\"disk\"); its probes pass",
+            Some(NOW + 3_600_000),
+            "info override web/a is in maintenance for 2m by uid 0 (\"disk\"), to end in 1h; its \
+             probes pass",
         ),
         (
             Some(NOW - 61_000),
             "warning override-expired web/a is still in maintenance by uid 0 (\"disk\"), 1m 1s past \
-             its end",
+             its end; its probes pass",
         ),
     ] {
         let found = found(

@@ -17,6 +17,8 @@ pub struct ServiceView<'a> {
     pub panic: Option<Panic>,
     /// Backups serve.
     pub uses_backups: bool,
+    /// They go into reserve after so long, as enough of the others are well.
+    pub backups_rest_in_ms: Option<u64>,
     pub frozen: Option<Freeze>,
     /// Recorded flows that packets would have missed, since the start.
     pub violations: u64,
@@ -50,11 +52,12 @@ pub struct BackendView<'a> {
     /// The command that asks it what its probe asks.
     pub by_hand: Option<String>,
     pub drained: Option<Drained<'a>>,
+    pub is_backup: bool,
     /// A backup in reserve.
     pub is_standby: bool,
     /// Flows that it still has.
     pub flows: Option<u64>,
-    pub hop_problem: Option<String>,
+    pub hop_problem: Option<HopProblem>,
     /// Its name gives its address no more.
     pub stale_name: Option<StaleName<'a>>,
     /// It fails, and stays in service.
@@ -84,6 +87,14 @@ pub struct StaleName<'a> {
     pub why: &'a str,
     pub since_ms: u64,
     /// The command that looks it up.
+    pub by_hand: String,
+}
+
+/// Why nothing can be sent to it.
+#[derive(Clone, Debug)]
+pub struct HopProblem {
+    pub why: String,
+    /// The command that shows the way.
     pub by_hand: String,
 }
 
@@ -147,6 +158,7 @@ impl<'a> BackendView<'a> {
             flapping: None,
             latency: None,
             share: None,
+            is_backup: false,
             is_standby: false,
         }
     }
@@ -172,6 +184,15 @@ impl<'a> BackendView<'a> {
 }
 
 impl ServiceView<'_> {
+    /// The first backend's own check that fails, where the operator did not take it out.
+    #[must_use]
+    pub fn first_check(&self) -> Option<String> {
+        let fails = |b: &&BackendView<'_>| {
+            b.drained.is_none() && (b.health == HealthState::Down || b.unprobed.is_some())
+        };
+        self.backends.iter().filter(fails).find_map(|b| b.by_hand.clone())
+    }
+
     /// Backends that take new flows.
     #[must_use]
     pub fn serving(&self) -> usize {

@@ -106,7 +106,7 @@ mod tests {
         };
         let expect = "\
 ! web/web-02 is down for 4m 12s: connection refused on 10.0.0.12:80
-    next: curl -v http://10.0.0.12:80/healthz
+    next: curl -v -m 5 http://10.0.0.12:80/healthz
     warning, backend-down, for 4m; told: https://hooks.example.org/…
 
 TARGET                       SENT  FAILED  WAITING  LAST SENT

@@ -36,9 +36,15 @@ fn problems(status: &Status, width: usize, out: &mut String) {
     if status.warnings.is_empty() {
         let total: u32 = status.services.iter().map(|service| service.backends_total).sum();
         let serving: u32 = status.services.iter().map(|service| service.backends_serving).sum();
+        let backends = status.services.iter().flat_map(|service| &service.backends);
+        let waiting = backends.filter(|b| b.backup && b.state == BackendState::Drained).count();
+        let needed = total.saturating_sub(u32::try_from(waiting).unwrap_or(u32::MAX));
+        let reserve = if waiting > 0 { format!(", {waiting} in reserve") } else { String::new() };
         let text = match total {
             0 => "ok nothing to balance: no service has been configured".to_owned(),
-            _ => format!("ok nothing is wrong; {serving} of {total} backends are serving"),
+            _ => {
+                format!("ok nothing is wrong; {serving} of {needed} backends are serving{reserve}")
+            }
         };
         out.push_str(&wrap(&text, "", "  ", width));
     }
@@ -164,7 +170,7 @@ fn address(backend: &Backend) -> String {
     }
 }
 
-/// `up 31d`, `down 4m refused`, `up 2h drained`, `up 9d unprobed`.
+/// `up 31d`, `down 4m refused`, `up 2h drained`, `up 2h reserve` (a backup), `up 9d unprobed`.
 fn health(backend: &Backend) -> String {
     let since = age(backend.health.since_ms);
     let state = match backend.health.state {
@@ -176,11 +182,16 @@ fn health(backend: &Backend) -> String {
             format!("down {since} {layer}")
         }
     };
-    let also = match backend.state {
-        BackendState::Serving | BackendState::Down => "",
-        BackendState::Draining => " draining",
-        BackendState::Drained => " drained",
-        BackendState::Returning => " returning",
+    let also = match (&backend.admin, backend.state) {
+        (Admin::Maintenance(_), _) => " maintenance",
+        (Admin::Ready, BackendState::Draining | BackendState::Drained) if backend.backup => {
+            " reserve"
+        }
+        (_, BackendState::Serving) if backend.backup => " backup",
+        (_, BackendState::Serving | BackendState::Down) => "",
+        (_, BackendState::Draining) => " draining",
+        (_, BackendState::Drained) => " drained",
+        (_, BackendState::Returning) => " returning",
     };
     let unprobed = if backend.health.unprobed.is_some() { " unprobed" } else { "" };
     format!("{}{also}{unprobed}", state.trim_end())
@@ -190,14 +201,24 @@ fn health(backend: &Backend) -> String {
 fn note(service: &str, backend: &Backend, width: usize, out: &mut String) {
     let name = format!("{service}/{}", backend.name);
     if let Admin::Drain(absence) | Admin::Maintenance(absence) = &backend.admin {
-        let Absence { reason, actor, since_ms, .. } = absence;
+        let Absence { reason, actor, since_ms, ends_in_ms } = absence;
+        let what = match backend.admin {
+            Admin::Maintenance(_) => "was put in maintenance",
+            _ => "was drained",
+        };
+        let end = match ends_in_ms.map(|end| (end < 0, long_age(end.unsigned_abs()))) {
+            Some((true, past)) => format!(", {past} past its end"),
+            Some((false, left)) => format!(", to end in {left}"),
+            None => String::new(),
+        };
         let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let flows = match backend.flows {
+            Some(1) => ", 1 flow left".to_owned(),
             Some(flows) => format!(", {} flows left", count(flows)),
             None => String::new(),
         };
         let since = long_age(*since_ms);
-        let text = format!("{name} was drained {since} ago by {actor}{reason}{flows}");
+        let text = format!("{name} {what} {since} ago by {actor}{reason}{end}{flows}");
         out.push_str(&wrap(&text, "", "    ", width));
     }
     if let Some(problem) = &backend.next_hop.problem {

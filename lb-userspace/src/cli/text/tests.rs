@@ -9,7 +9,7 @@ use crate::report::{Absence, Admin, Status, sample};
 fn status_opens_with_what_is_wrong() {
     let expect = "\
 ! web/web-02 is down for 4m 12s: connection refused on 10.0.0.12:80
-    next: curl -v http://10.0.0.12:80/healthz
+    next: curl -v -m 5 http://10.0.0.12:80/healthz
 
 on eth0 (native XDP), revision 14, up 1h 2m, lb 0.1.0
 
@@ -28,6 +28,26 @@ DROPPED
     let note = "\nweb/web-03 was drained 9d ago by uid 1000: kernel test, 12 flows left\n";
     assert_eq!(notes(&drained(), Some("web"), WIDTH), note);
     assert_eq!(notes(&drained(), Some("api"), WIDTH), "");
+}
+
+#[test]
+fn who_is_a_backup_and_who_in_maintenance_is_told() {
+    let mut status = drained();
+    let service = &mut status.services[0];
+    let Admin::Drain(absence) = service.backends[2].admin.clone() else { panic!("drained") };
+    service.backends[0].backup = true;
+    service.backends[1].admin = Admin::Maintenance(Absence { ends_in_ms: Some(60_000), ..absence });
+    (service.backends[2].admin, service.backends[2].backup) = (Admin::Ready, true);
+    let table = backends(&status, Some("web"), None, WIDTH);
+    for part in ["up 31d backup ", "down 4m refused maintenance ", "up 31d reserve "] {
+        assert!(table.contains(part), "{part}:\n{table}");
+    }
+    let note =
+        "\nweb/web-02 was put in maintenance 9d ago by uid 1000: kernel test, to end in 1m\n";
+    assert_eq!(notes(&status, Some("web"), WIDTH), note);
+    status.warnings.clear();
+    let well = "ok nothing is wrong; 1 of 2 backends are serving, 1 in reserve\n";
+    assert!(super::status(&status, None, WIDTH).starts_with(well));
 }
 
 fn drained() -> Status {

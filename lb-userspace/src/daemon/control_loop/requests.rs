@@ -11,7 +11,7 @@ use crate::control::clock::epoch_ms;
 use crate::control::explain::explain;
 use crate::control::handle::{Actor, BackendChange, Reply, Request};
 use crate::control::status::{About, milliseconds, status};
-use crate::report::{Changed, Error, ErrorKind, Freeze};
+use crate::report::{Changed, Error, ErrorKind, Freeze, long_age};
 
 impl ControlLoop {
     pub(super) async fn on_request(&mut self, request: Request) {
@@ -164,6 +164,9 @@ impl ControlLoop {
             None => "ready",
         };
         let reason = drain.as_ref().and_then(|drain| drain.reason.clone());
+        let end =
+            drain.as_ref().and_then(|drain| Some(drain.until_ms?.saturating_sub(drain.at_ms)));
+        let end = end.map_or(String::new(), |lasts| format!(", to end in {}", long_age(lasts)));
         self.node
             .set_drain(service, &name, drain)
             .map_err(|error| failed(ErrorKind::Internal, &error))?;
@@ -171,7 +174,7 @@ impl ControlLoop {
         self.save(&mut changed);
         let subject = format!("{service}/{name}");
         tracing::info!(%actor, backend = %subject, reason, "{what}");
-        changed.changes.push(format!("{subject}: {what}"));
+        changed.changes.push(format!("{subject}: {what}{end}"));
         let running = self.node.services.iter().find(|r| r.config.name == service);
         if running.is_some_and(|r| r.serving() == 0) {
             changed.warnings.push(format!(
