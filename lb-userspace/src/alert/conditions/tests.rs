@@ -221,7 +221,7 @@ fn everything_else() {
                 s.backends[0].hop_problem = Some(HopProblem {
                     why: "10.0.0.11 does not answer ARP".into(),
                     by_hand: "ip route get 10.0.0.11".into(),
-                })
+                });
             },
             "warning no-next-hop web/a has no next hop: 10.0.0.11 does not answer ARP",
         ),

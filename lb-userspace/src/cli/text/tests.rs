@@ -42,8 +42,9 @@ fn who_is_a_backup_and_who_in_maintenance_is_told() {
     for part in ["up 31d backup ", "down 4m refused maintenance ", "up 31d reserve "] {
         assert!(table.contains(part), "{part}:\n{table}");
     }
-    let note =
-        "\nweb/web-02 was put in maintenance 9d ago by uid 1000: kernel test, to end in 1m\n";
+    status.services[0].backends[1].flows = Some(1);
+    let note = "\nweb/web-02 was put in maintenance 9d ago by uid 1000: kernel test, to end in 1m, \
+                1 flow left\n";
     assert_eq!(notes(&status, Some("web"), WIDTH), note);
     status.warnings.clear();
     let well = "ok nothing is wrong; 1 of 2 backends are serving, 1 in reserve\n";
