@@ -241,6 +241,12 @@ fn a_name_that_nobody_knows_is_no_reason_not_to_start() {
     assert!(!twice.status.success());
     let said = String::from_utf8(twice.stderr).unwrap();
     assert!(said.contains(&format!("{NAME} is in this service twice")), "{said}");
+    // One that nobody knows is taken, but not without a word.
+    let nobody = format!("nobody-{NAME}");
+    let added = balancer.json(&["backend", "add", "web/web-06", "--address", &nobody]).unwrap();
+    let said = added["warnings"].to_string();
+    assert!(said.contains(&format!("{nobody} does not resolve")), "{added}");
+    assert!(said.contains("out of service until it has an address"), "{added}");
     balancer.stop().unwrap();
     scene.stop_dns();
 }

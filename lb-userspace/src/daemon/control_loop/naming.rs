@@ -163,14 +163,24 @@ impl ControlLoop {
     }
 
     async fn carry_out(&mut self, waiting: Waiting) {
+        let wanted = waiting.lookups(&self.state.config);
         let Waiting { change, actor, reply, .. } = waiting;
-        let done = match change {
+        let mut done = match change {
             Change::Applied(config) => self.apply(config, &actor).await,
             Change::File(config) => self.take_file(*config, &actor).await,
             Change::Backend { service, change, force } => {
                 self.change_backend(&service, change, force, &actor).await
             }
         };
+        if let Ok(changed) = &mut done {
+            let names = &self.naming.names;
+            let nowhere = wanted.iter().filter(|lookup| names.address(lookup).is_none());
+            changed.warnings.extend(nowhere.map(|lookup| {
+                let failure = names.why_nowhere(lookup);
+                let why = failure.detail();
+                format!("{why}; its backends are out of service until it has an address")
+            }));
+        }
         answer(reply, done);
         self.naming.follow(&self.state.config);
     }
