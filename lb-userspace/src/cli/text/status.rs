@@ -37,7 +37,9 @@ fn problems(status: &Status, width: usize, out: &mut String) {
         let total: u32 = status.services.iter().map(|service| service.backends_total).sum();
         let serving: u32 = status.services.iter().map(|service| service.backends_serving).sum();
         let backends = status.services.iter().flat_map(|service| &service.backends);
-        let waiting = backends.filter(|b| b.backup && b.state == BackendState::Drained).count();
+        let waits =
+            |b: &&Backend| b.backup && b.admin == Admin::Ready && b.state == BackendState::Drained;
+        let waiting = backends.filter(waits).count();
         let needed = total.saturating_sub(u32::try_from(waiting).unwrap_or(u32::MAX));
         let reserve = if waiting > 0 { format!(", {waiting} in reserve") } else { String::new() };
         let text = match total {
