@@ -43,11 +43,11 @@ pub use long_connections::{ConnectionReport, LongConnections, RunningConnections
 pub use namespace::Namespace;
 pub use nginx::{HUGE_BYTES, Nginx};
 pub use observe::Counts;
-pub use process::Process;
+pub use process::{Process, wait_until};
 pub use processor_time::of_ended_children;
 pub use reach::{Probe, ping, traceroute};
 pub use registry::{down, down_stale, kept};
 pub use topology::{Arms, Family, Mode, Topology, VIP4, VIP6};
 pub use transfer::{download, upload};
 pub use udp_echo::UdpEcho;
-pub use webhook::{Post, Webhook};
+pub use webhook::{Post, Webhook, said};

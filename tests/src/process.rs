@@ -67,8 +67,8 @@ pub(crate) fn process_group(pid: u32) -> Option<u32> {
     u32::try_from(group).ok()
 }
 
-/// Polls until `done`, for at most `limit`.
-pub(crate) fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+/// Polls until `done`, for at most `limit`; whether it is.
+pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     while !done() {
         if Instant::now() >= end {

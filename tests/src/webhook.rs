@@ -86,6 +86,20 @@ impl Webhook {
     }
 }
 
+/// What messages tell, an alert each: status, kind, subject.
+pub fn said(posts: &[Post]) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    for post in posts {
+        let alerts = post.json["alerts"].as_array();
+        for alert in alerts.with_context(|| format!("a message without alerts: {post:?}"))? {
+            let words = ["status", "kind", "subject"].map(|key| alert[key].as_str());
+            let words: Option<Vec<&str>> = words.into_iter().collect();
+            said.push(words.with_context(|| format!("it says less: {alert}"))?.join(" "));
+        }
+    }
+    Ok(said)
+}
+
 impl Drop for Webhook {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use lb_tests::{
-    Balancer, Family, Lab, Mode, Post, QUICK_DETECTION, ServiceConfig, Topology, Webhook,
+    Balancer, Family, Lab, Mode, QUICK_DETECTION, ServiceConfig, Topology, Webhook, said,
 };
 use serde_json::Value;
 
@@ -64,13 +64,6 @@ fn to_webhook(webhook: &Webhook) -> String {
     format!("\n[[alert]]\nwebhook = \"http://{}/hook\"\n", webhook.address())
 }
 
-/// The alerts of all messages: status, kind and subject.
-fn said(posts: &[Post]) -> Vec<String> {
-    let alerts = posts.iter().flat_map(|post| post.json["alerts"].as_array().unwrap());
-    let text = |alert: &Value, key: &str| alert[key].as_str().unwrap().to_owned();
-    alerts.map(|a| [text(a, "status"), text(a, "kind"), text(a, "subject")].join(" ")).collect()
-}
-
 /// Who was told of the worst alert.
 fn notified(all: &Value) -> &[Value] {
     all["alerts"][0]["notified"].as_array().unwrap()
@@ -93,7 +86,10 @@ fn a_killed_backend_is_told_once_and_so_is_its_return() {
     let post = &posts[0];
     assert!(post.head.starts_with("POST /hook HTTP/1.1\r\n"), "{}", post.head);
     assert!(post.head.contains("authorization: Bearer s3cret"), "{}", post.head);
-    assert_eq!(said(&posts), ["firing backend-down web/web-02", "firing capacity-low web"]);
+    assert_eq!(
+        said(&posts).unwrap(),
+        ["firing backend-down web/web-02", "firing capacity-low web"]
+    );
     let alert = &post.json["alerts"][0];
     assert_eq!(alert["id"], "backend-down:web/web-02");
     assert_eq!((&alert["service"], &alert["backend"]), (&"web".into(), &NAME.into()));
@@ -129,7 +125,7 @@ fn a_killed_backend_is_told_once_and_so_is_its_return() {
     // For half a minute after a start nothing of before is called over, unless it was seen again.
     let posts = scene.webhook.wait_for(2, LIMIT).unwrap();
     assert_eq!(
-        said(&posts[1..]),
+        said(&posts[1..]).unwrap(),
         ["resolved backend-down web/web-02", "resolved capacity-low web"]
     );
     assert_eq!(posts[1].json["status"], "resolved");

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use lb_tests::{Balancer, Family, Lab, Limit, Load, Mode, Process, ServiceConfig, Topology};
+use lb_tests::{
+    Balancer, Family, Lab, Limit, Load, Mode, Process, ServiceConfig, Topology, wait_until,
+};
 use serde_json::Value;
 
 /// A question every five seconds and one under way, then two probes; the rest is for a busy machine.
@@ -109,12 +111,9 @@ impl Scene {
 }
 
 fn wait(what: &str, balancer: &Balancer, done: impl Fn(&Value) -> bool) {
-    let end = std::time::Instant::now() + FOLLOWED;
     let seen = || balancer.status().unwrap();
-    while !done(&seen()) {
-        assert!(std::time::Instant::now() < end, "{what}: {:#}\n{}", seen(), balancer.log());
-        sleep(Duration::from_millis(50));
-    }
+    let came = wait_until(FOLLOWED, || done(&seen()));
+    assert!(came, "{what}: {:#}\n{}", seen(), balancer.log());
 }
 
 fn named(status: &Value) -> &Value {

@@ -4,7 +4,9 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use lb_tests::{Balancer, Family, Lab, Mode, Namespace, Post, ServiceConfig, Topology, Webhook};
+use lb_tests::{
+    Balancer, Family, Lab, Mode, Namespace, ServiceConfig, Topology, Webhook, said, wait_until,
+};
 use serde_json::Value;
 
 /// For a message to be made and sent on a busy machine.
@@ -39,24 +41,20 @@ impl Scene {
     }
 
     fn wait_for_warning(&self, kind: &str, is_there: bool) -> Option<Value> {
-        let limit = Instant::now() + LIMIT;
-        loop {
-            let warning = self.warning(kind);
-            if warning.is_some() == is_there {
-                return warning;
-            }
-            assert!(Instant::now() < limit, "{kind}, wanted: {is_there}: {}", self.balancer.log());
-            sleep(Duration::from_millis(50));
-        }
+        let mut warning = None;
+        let came = wait_until(LIMIT, || {
+            warning = self.warning(kind);
+            warning.is_some() == is_there
+        });
+        assert!(came, "{kind}, wanted: {is_there}: {}", self.balancer.log());
+        warning
     }
 
     /// Waits until a message has this.
     fn wait_until_told(&self, what: &str) {
-        let limit = Instant::now() + LIMIT;
-        while !said(&self.webhook.posts()).iter().any(|said| said == what) {
-            assert!(Instant::now() < limit, "{what}: {:?}", said(&self.webhook.posts()));
-            sleep(Duration::from_millis(50));
-        }
+        let told = || said(&self.webhook.posts()).unwrap();
+        let came = wait_until(LIMIT, || told().iter().any(|said| said == what));
+        assert!(came, "{what}: {:?}", told());
     }
 
     fn backend(&self, name: &str) -> Value {
@@ -75,13 +73,6 @@ const SOURCE: &str = "10.77.0.99";
 fn ip(namespace: &Namespace, arguments: &str) {
     let status = namespace.command("ip").args(arguments.split_whitespace()).status().unwrap();
     assert!(status.success(), "ip {arguments}");
-}
-
-/// The alerts of all messages: status, kind and subject.
-fn said(posts: &[Post]) -> Vec<String> {
-    let alerts = posts.iter().flat_map(|post| post.json["alerts"].as_array().unwrap());
-    let text = |alert: &Value, key: &str| alert[key].as_str().unwrap().to_owned();
-    alerts.map(|a| [text(a, "status"), text(a, "kind"), text(a, "subject")].join(" ")).collect()
 }
 
 #[test]
