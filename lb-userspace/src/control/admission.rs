@@ -207,6 +207,12 @@ impl Admission {
 }
 
 impl Phase {
+    /// Whether a backend takes new flows, all of its share or some.
+    #[must_use]
+    pub fn takes_new(self) -> bool {
+        matches!(self, Self::Serving | Self::Returning)
+    }
+
     /// Whether it ends by itself.
     fn is_unsettled(self) -> bool {
         matches!(self, Self::Draining | Self::Returning)

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::admission::Phase;
 use super::backend::Backend;
 use super::governor::most;
 use super::health::HealthState;
@@ -18,7 +17,7 @@ pub fn missed(running: &Running, name: &str) -> Option<String> {
     let is_well = |b: &Backend| {
         let waits = b.ruling.is_standby && b.drain.is_none();
         let fails = b.health.state == HealthState::Down && b.ruling.kept.is_none();
-        !fails && (takes(b) || waits)
+        !fails && (b.admission.phase().takes_new() || waits)
     };
     let all = running.backends.len();
     let well = running.backends.iter().filter(|b| is_well(b)).count();
@@ -55,7 +54,9 @@ impl<'a> Leave<'a> {
     pub fn may(&mut self, lookup: &Lookup) -> Result<(), String> {
         for running in &self.node.services {
             let has_name = |b: &&Backend| running.config.lookup(&b.config).as_ref() == Some(lookup);
-            let is_needed = |b: &&Backend| takes(b) && b.health.state != HealthState::Down;
+            let is_needed = |b: &&Backend| {
+                b.admission.phase().takes_new() && b.health.state != HealthState::Down
+            };
             let needed = running.backends.iter().filter(has_name).filter(is_needed).count();
             if needed == 0 || running.backends.len() == 1 {
                 continue;
@@ -79,8 +80,4 @@ fn spare(running: &Running) -> usize {
     let counted = || running.backends.iter().filter(|b| b.drain.is_none() && !b.ruling.is_standby);
     let not_up = counted().filter(|b| b.health.state != HealthState::Up).count();
     most(running.config.failover.max_removed, counted().count()).saturating_sub(not_up)
-}
-
-fn takes(backend: &Backend) -> bool {
-    matches!(backend.admission.phase(), Phase::Serving | Phase::Returning)
 }

@@ -299,6 +299,12 @@ impl Governor {
         self.backups.are_used
     }
 
+    /// When backups that serve go into reserve, as enough of the others are well.
+    #[must_use]
+    pub fn backups_rest_at(&self) -> Option<Instant> {
+        self.backups.enough_since.map(|since| since + self.limits.backup_return)
+    }
+
     /// Whether a test of the prober would let it decide.
     #[must_use]
     pub fn wants_test(&self) -> bool {
@@ -310,8 +316,7 @@ impl Governor {
     pub fn next(&self, rulings: impl Iterator<Item = Ruling>) -> Option<Instant> {
         let waits = rulings.into_iter().any(|r| r.kept == Some(Kept::Window));
         let window = self.removals.front().filter(|_| waits).map(|at| *at + self.limits.window);
-        let backups = self.backups.enough_since.map(|since| since + self.limits.backup_return);
-        window.into_iter().chain(backups).min()
+        window.into_iter().chain(self.backups_rest_at()).min()
     }
 
     /// Whether a backend is capacity of the service: ready, known, and not a backup in reserve.

@@ -551,7 +551,7 @@ impl Running {
     /// Backends that take new flows.
     #[must_use]
     pub fn serving(&self) -> usize {
-        let takes = |b: &&Backend| matches!(b.admission.phase(), Phase::Serving | Phase::Returning);
+        let takes = |b: &&Backend| b.admission.phase().takes_new();
         self.backends.iter().filter(takes).count()
     }
 
@@ -585,7 +585,7 @@ impl Running {
 
     fn write_spares(&self, arena: &Arena) -> Result<()> {
         let serves = |b: &&Backend| !matches!(b.admission.phase(), Phase::Down);
-        let takes = |b: &&Backend| matches!(b.admission.phase(), Phase::Serving | Phase::Returning);
+        let takes = |b: &&Backend| b.admission.phase().takes_new();
         // No more are listed, whatever their number.
         let most = SPARES as usize;
         let mut spares = Vec::with_capacity(most);

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use lb_common::abi::Word;
 use lb_common::verdict::{Event, Verdict};
 
-use super::admission::Phase;
 use super::backend::Backend;
 use super::clock::{self, epoch_ms};
 use super::freezes::Freezes;
@@ -133,7 +132,7 @@ fn admin(backend: &Backend, now_ms: u64) -> Admin {
 
 /// Why a backend takes no new flows, if it takes none: each has a reason.
 fn excluded(backend: &Backend) -> Option<String> {
-    if matches!(backend.admission.phase(), Phase::Serving | Phase::Returning) {
+    if backend.admission.phase().takes_new() {
         return None;
     }
     let failure = backend.health.last_failure.as_ref().map(|last| last.failure.text.as_str());

@@ -168,10 +168,9 @@ impl Watch {
                 }
             }),
             uses_backups: running.governor.uses_backups(),
-            // Of no rulings none waits: what is next is the backups' return.
             backups_rest_in_ms: running
                 .governor
-                .next(std::iter::empty())
+                .backups_rest_at()
                 .map(|at| milliseconds(at.saturating_duration_since(now))),
             frozen: scene.freezes.of(name).map(|freeze| Freeze {
                 since_ms: self.clock.of_epoch(freeze.since_ms),

@@ -12,12 +12,30 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use lb_common::abi::{FEATURES_ALL, Settings};
 use lb_common::hash::fmix64;
 
 thread_local! {
     static POSITION: Cell<u64> = const { Cell::new(0) };
     static POINTS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     static CLOCK: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// Constants of a program whose maps are in memory.
+pub(crate) fn settings(seed: u64) -> Settings {
+    Settings {
+        seed,
+        service_mask: 255,
+        backend_rows: 4096,
+        nat_port_first: 1024,
+        nat_port_count: 40_000,
+        gue_port: 6080,
+        flow_inserts: 1,
+        icmp_rate: 1,
+        client_mtu: 1500,
+        features: FEATURES_ALL,
+        padding: 0,
+    }
 }
 
 /// The position of the newest store.

@@ -194,22 +194,27 @@ impl State {
         self.drains.iter().map(pair).collect()
     }
 
+    /// How a backend is drained, if it is.
+    #[must_use]
+    pub fn drain(&self, service: &str, backend: &str) -> Option<&Drain> {
+        let is_it = |d: &&StoredDrain| d.service == service && d.backend == backend;
+        self.drains.iter().find(is_it).map(|stored| &stored.drain)
+    }
+
     /// Drains a backend, or ends its drain. Whether that changed anything.
     pub fn set_drain(&mut self, service: &str, backend: &str, drain: Option<Drain>) -> bool {
-        let is_it = |d: &StoredDrain| d.service == service && d.backend == backend;
-        let was = self.drains.iter().find(|d| is_it(d));
-        let same = match (was, &drain) {
+        let same = match (self.drain(service, backend), &drain) {
             (Some(was), Some(drain)) => {
-                let same_reason = drain.reason.is_none() || was.drain.reason == drain.reason;
-                let same_end = drain.until_ms.is_none() || was.drain.until_ms == drain.until_ms;
-                same_reason && same_end && was.drain.maintenance == drain.maintenance
+                let same_reason = drain.reason.is_none() || was.reason == drain.reason;
+                let same_end = drain.until_ms.is_none() || was.until_ms == drain.until_ms;
+                same_reason && same_end && was.maintenance == drain.maintenance
             }
             (was, drain) => was.is_some() == drain.is_some(),
         };
         if same {
             return false;
         }
-        self.drains.retain(|d| !is_it(d));
+        self.drains.retain(|d| d.service != service || d.backend != backend);
         self.drains.extend(drain.map(|drain| StoredDrain {
             service: service.into(),
             backend: backend.into(),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_common::abi::{FEATURES_ALL, ServiceRecord, Settings};
+use lb_common::abi::ServiceRecord;
 
 use super::random::Random;
 use super::wire;
@@ -78,20 +78,7 @@ enum Sweep {
 
 impl Daemon {
     pub(super) fn new(seed: u64, flows: u32, slots_for: fn(usize) -> u32) -> Self {
-        let settings = Settings {
-            seed,
-            service_mask: 255,
-            backend_rows: 4096,
-            nat_port_first: 1024,
-            nat_port_count: 40_000,
-            gue_port: 6080,
-            flow_inserts: 1,
-            icmp_rate: 1,
-            client_mtu: 1500,
-            features: FEATURES_ALL,
-            padding: 0,
-        };
-        let maps = Arc::new(LiveMaps::in_memory(settings, flows, 1 << 20).unwrap());
+        let maps = Arc::new(LiveMaps::in_memory(memory::settings(seed), flows, 1 << 20).unwrap());
         let mut arena = Arena::new(Arc::clone(&maps));
         arena.slots_for = slots_for;
         let daemon = Self {

@@ -146,12 +146,11 @@ impl ControlLoop {
                 let at_ms = epoch_ms();
                 // What is not said anew of one that is out already stays as it was said, but for an end
                 // that is past.
-                let known = state.drains().remove(&(service.to_owned(), name.clone()));
-                let (known_reason, known_end) =
-                    known.map_or((None, None), |known| (known.reason, known.until_ms));
-                let until_ms = lasts.map(|time| at_ms.saturating_add(milliseconds(time)));
-                let (reason, until_ms) =
-                    (reason.or(known_reason), until_ms.or(known_end.filter(|end| *end > at_ms)));
+                let known = state.drain(service, &name);
+                let reason = reason.or_else(|| known?.reason.clone());
+                let until_ms = lasts
+                    .map(|time| at_ms.saturating_add(milliseconds(time)))
+                    .or_else(|| known?.until_ms.filter(|end| *end > at_ms));
                 let actor = actor.clone();
                 (name, Some(Drain { reason, actor, at_ms, until_ms, maintenance }))
             }

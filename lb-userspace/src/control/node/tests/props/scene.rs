@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_common::abi::{FEATURES_ALL, Settings};
 use proptest::prelude::*;
 
 use super::check::Noted;
@@ -40,20 +39,7 @@ pub(super) struct Scene {
 }
 
 fn node() -> Node {
-    let settings = Settings {
-        seed: 1,
-        service_mask: 255,
-        backend_rows: 4096,
-        nat_port_first: 1024,
-        nat_port_count: 40_000,
-        gue_port: 6080,
-        flow_inserts: 1,
-        icmp_rate: 1,
-        client_mtu: 1500,
-        features: FEATURES_ALL,
-        padding: 0,
-    };
-    let maps = Arc::new(LiveMaps::in_memory(settings, 16, 16).unwrap());
+    let maps = Arc::new(LiveMaps::in_memory(memory::settings(1), 16, 16).unwrap());
     let (prober, _) = Prober::new();
     let (resolver, _) = Resolver::start(["eth0".to_owned()]).unwrap();
     let mut node = Node::new(maps, model::Node::default(), prober, resolver);
